@@ -1,0 +1,46 @@
+# Every target makes what it needs: a machine with Python 3.11 or newer (with venv), git and make is enough.
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+WORKERS ?= auto
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/installed  ## the main job on real input, with two kills on the way
+	$(BIN)/dalsegno demo
+
+test: $(VENV)/installed  ## the whole suite
+	$(BIN)/pytest -n $(WORKERS)
+
+test-all:  ## the whole suite on every CPython from 3.11 up that is found
+	@.ci/test-all
+
+check: $(VENV)/installed  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict -p dalsegno
+	$(BIN)/mypy tests
+	$(BIN)/basedpyright
+
+format: $(VENV)/installed  ## write the code the way `check` wants it
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed  ## the benchmark, each figure beside its yardstick
+	$(BIN)/python benchmarks/bench.py
+
+clean:  ## remove environments, builds and caches
+	rm -rf .venv .venv-* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with the venv module was found; try: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The stores: memory, LMDB, and the ordered key-value layout they share."""

@@ -1,0 +1,1 @@
+"""Commands, events, values and the pure interpreter; the store port; the engine."""

@@ -1,0 +1,1 @@
+"""Small real programs; `dalsegno demo` runs the first of them."""

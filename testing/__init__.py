@@ -1,0 +1,1 @@
+"""What users test their workflows and stores with: simulation, faults, crash exploration, contracts."""
