@@ -1,0 +1,194 @@
+"""Every error dalsegno raises, under one root, split first by whose fault it is.
+
+* `WorkflowError`: the workflow's code did something no engine can carry on from (a mismatch with its own history,
+  an alien yield). The run is blocked, never failed: mended code lets it go on.
+* `UseError`: the caller asked for something that cannot be done (an unknown run, a conflicting id, an engine closed).
+* `DataError`: something stored or passed cannot be encoded, decoded or trusted.
+* `StoreError`: the store refused or failed (full, locked, damaged, of a newer format).
+* `Outcome`: not a fault at all but the way a run or a command ended (cancelled, timed out, a step's outcome unknown).
+* `InternalError`: ourselves. Please report it.
+
+Facts are attributes, so that a caller can act on them without reading the message; every error survives pickling by
+whoever insists on it (multiprocessing does), because facts live in `__dict__` and the message in `args`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DalsegnoError(Exception):
+    """The root of every error of this library. Keyword arguments become attributes: the facts behind the message."""
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+    def __getattr__(self, name: str) -> Any:  # typed access to facts; a missing fact is an ordinary AttributeError
+        raise AttributeError(f"{type(self).__name__} carries no fact called {name!r}")
+
+
+# --- the workflow's code -------------------------------------------------------------------------------------------
+
+
+class WorkflowError(DalsegnoError):
+    """The workflow's code cannot go on as it stands. The run is `BLOCKED` until an engine opens with mended code."""
+
+
+class HistoryMismatch(WorkflowError):
+    """The code no longer yields what the history says it yielded.
+
+    Facts: `workflow_id`, `event_index`, `recorded`, `yielded`, `differs`, `line_then`, `line_now`, `source`.
+    """
+
+
+class AlienYield(WorkflowError):
+    """The workflow yielded or awaited something that is not a command. The message says what was likely meant."""
+
+
+class UnknownDefinition(WorkflowError):
+    """A workflow or step name in a history is registered with no engine that serves this run."""
+
+
+# --- the caller ----------------------------------------------------------------------------------------------------
+
+
+class UseError(DalsegnoError):
+    """The call cannot be carried out as it was made; nothing was recorded."""
+
+
+class DefinitionError(UseError, TypeError):
+    """A function that cannot be a step or a workflow, or two definitions of one name."""
+
+
+class BadOption(UseError, ValueError):
+    """An option or argument outside its range."""
+
+
+class RunNotFound(UseError, LookupError):
+    """No run has this id. Facts: `workflow_id`."""
+
+
+class RunClosed(UseError):
+    """The run has ended and takes no more messages. Facts: `workflow_id`, `status`."""
+
+
+class RunConflict(UseError):
+    """The id is taken by a run of another workflow or other arguments, or `on_conflict="reject"` was asked for."""
+
+
+class InvalidToken(UseError, LookupError):
+    """A callback token that is not of this store, was mistyped, or was completed already."""
+
+
+class EngineClosed(UseError):
+    """The engine was closed; open another one on the same store and the runs go on there."""
+
+
+class SendFailed(UseError):
+    """A workflow sent a signal to a run that is not there or has ended. Raised at the `Send`."""
+
+
+class RunBlocked(UseError):
+    """The run waits for mended code. Facts: `workflow_id`, `reason`. Raised by `run.result()`."""
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+
+class DataError(DalsegnoError):
+    """A value or a record that cannot be written, read or trusted."""
+
+
+class EncodeError(DataError, TypeError):
+    """A value that cannot be stored; raised at the line that passed it, before anything was recorded. Fact: `path`."""
+
+
+class DecodeError(DataError, ValueError):
+    """Stored bytes that cannot be read back (a class renamed, a record of a later version). Blocks that run only."""
+
+
+class RemoteError(DataError):
+    """Stands for an exception whose type is not known here, or may not be thrown into a generator.
+
+    Facts: `type_name`, `details` (the attributes as plain data), `traceback_text`.
+    """
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+class StoreError(DalsegnoError):
+    """The store could not do it. What was acknowledged before is safe."""
+
+
+class StoreInUse(StoreError):
+    """Another engine works on this store. Facts: `owner`."""
+
+
+class StoreFull(StoreError):
+    """No room for more; reading goes on, and writing resumes by itself once there is room."""
+
+
+class StoreUnusable(StoreError):
+    """The path cannot be opened as a store: a file, read-only, remote, truncated, or of a newer format."""
+
+
+class StoreDamaged(StoreError):
+    """A record does not carry the checksum it was written with. Facts: `key`, `run`, `event`."""
+
+
+class UnknownOutcome(StoreError):
+    """A commit failed in a way that leaves open whether it was applied; the engine re-reads the head and decides."""
+
+
+# --- how things end ------------------------------------------------------------------------------------------------
+
+
+class Outcome(DalsegnoError):
+    """The way a command or a run ended, when that is neither a value nor the workflow's own exception."""
+
+
+class Cancelled(Outcome):
+    """The run, or this branch of it, was cancelled. Raised at the yield where the workflow waits."""
+
+
+class Terminated(Outcome):
+    """The run was ended from outside without its code being asked."""
+
+
+class TimedOut(Outcome, TimeoutError):
+    """A `Receive`, a step's attempt, a `result()` or the whole run took longer than it was given."""
+
+
+class StepOutcomeUnknown(Outcome):
+    """A `once=True` step was started and the process died before its outcome was recorded: it may or may not have
+    happened, and it is not tried again. Facts: `step`, `attempt`."""
+
+
+class ToleranceExceeded(Outcome):
+    """More branches of a `Map` failed than its `Completion` tolerates. Facts: `failed`, `outcomes`."""
+
+
+class Permanent(DalsegnoError):
+    """Raised by a step to say: do not retry, whatever the policy says. `Permanent(error)` carries the reason."""
+
+    def __init__(self, error: BaseException | str = "") -> None:
+        super().__init__(str(error))
+        self.error = error
+        if isinstance(error, BaseException):
+            self.__cause__ = error
+
+
+class RetryAfter(DalsegnoError):
+    """Raised by a step to say: try again, after this many seconds (or this `timedelta`), whatever the policy says."""
+
+    def __init__(self, delay: Any, error: BaseException | str = "") -> None:
+        super().__init__(str(error) or f"retry after {delay}")
+        self.delay = delay
+        if isinstance(error, BaseException):
+            self.__cause__ = error
+
+
+class InternalError(DalsegnoError):
+    """A bug in dalsegno: please report it with this message and the output of `replay export`."""

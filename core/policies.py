@@ -1,0 +1,212 @@
+"""Policies: how often to try, how long a result may wait to be durable, how long a history is kept.
+
+The defaults are the ones the project's source document asks for: 3 to 5 attempts, exponential from 1 s to 60 s;
+a checkpoint every 10 steps or 5 minutes; 7 days for successes, 30 for failures. All of them are data: nothing here
+reads a clock or draws a number.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import attrs
+
+from dalsegno.core.errors import BadOption, Permanent, RetryAfter, TimedOut
+
+OnParentClose = Literal["cancel", "abandon", "terminate"]
+Arguments = Literal["strict", "warn", "ignore"]
+
+
+def seconds(value: float | timedelta) -> float:
+    """The length of a duration in seconds, whichever way it was written.
+
+    >>> seconds(timedelta(minutes=2)), seconds(3)
+    (120.0, 3.0)
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadOption(f"a duration is a number of seconds or a timedelta, not {value!r}")
+    return float(value)
+
+
+def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): has to be more than zero")
+
+
+def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): cannot be less than zero")
+
+
+TRANSIENT: tuple[type[BaseException], ...] = (
+    TimedOut,
+    TimeoutError,
+    ConnectionError,
+    InterruptedError,
+    BlockingIOError,
+)
+"""What is worth another try by default: time-outs, connection errors, a temporary lack of resources."""
+
+TRANSIENT_ERRNO = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EBUSY,
+        errno.ENFILE,
+        errno.EMFILE,
+        errno.ENOSPC,
+        errno.ENOBUFS,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+    }
+)
+"""An OSError with one of these may go away by itself."""
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """How often a step is tried, and how long to wait between attempts.
+
+    `max_attempts` counts the first one. The wait before attempt n+1 is `initial * backoff**(n-1)` seconds, at most
+    `maximum`, spread by `jitter` (0.1: plus or minus a tenth) so that many runs that failed together do not return
+    together. `retry_on` names exception types that are retried besides the transient ones; `never_on` wins over both.
+
+    >>> [Retry(jitter=0).delay(n, 0.5) for n in (1, 2, 3, 7)]
+    [1.0, 2.0, 4.0, 60.0]
+    """
+
+    max_attempts: int = attrs.field(default=5)
+    initial: float = attrs.field(default=1.0, converter=seconds, validator=_not_negative)
+    backoff: float = attrs.field(default=2.0)
+    maximum: float = attrs.field(default=60.0, converter=seconds, validator=_not_negative)
+    jitter: float = attrs.field(default=0.1)
+    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
+    never_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise BadOption(f"Retry(max_attempts={self.max_attempts}): the first attempt counts, so at least 1")
+        if self.backoff < 1:
+            raise BadOption(f"Retry(backoff={self.backoff}): below 1 the waits would shrink")
+        if not 0 <= self.jitter <= 1:
+            raise BadOption(f"Retry(jitter={self.jitter}): a share between 0 and 1")
+
+    def delay(self, attempt: int, spread: float) -> float:
+        """Seconds to wait after failed attempt number `attempt`; `spread` is a number drawn from [0, 1)."""
+        # The exponent is bounded so that attempt 5,000 does not overflow a float.
+        base = min(self.maximum, self.initial * self.backoff ** min(attempt - 1, 64))
+        return base * (1 + self.jitter * (2 * spread - 1))
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether this error is worth another attempt at all, leaving aside how many there were."""
+        if isinstance(error, Permanent) or (self.never_on and isinstance(error, self.never_on)):
+            return False
+        if isinstance(error, (RetryAfter, *TRANSIENT)) or (self.retry_on and isinstance(error, self.retry_on)):
+            return True
+        return isinstance(error, OSError) and error.errno in TRANSIENT_ERRNO
+
+
+@attrs.frozen(kw_only=True)
+class StepOptions:
+    """Everything that can be said about one step; `step(...)` and `.options(...)` fill it in.
+
+    `timeout` is per attempt, in seconds. `once`: at most once; after a crash in between, the workflow sees
+    `StepOutcomeUnknown`. `idempotent`: may be repeated after a crash, so its result may wait for the next checkpoint.
+    `long`: expected to take long, so a checkpoint is taken before it starts. `queue` is for other workers.
+    """
+
+    retry: Retry = attrs.field(factory=Retry)
+    timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
+    once: bool = False
+    idempotent: bool = False
+    long: bool = False
+    queue: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.once and self.idempotent:
+            raise BadOption("once=True and idempotent=True exclude each other: may the body be repeated or not?")
+
+
+@attrs.frozen(kw_only=True)
+class WorkflowOptions:
+    """Everything that can be said about one workflow.
+
+    `timeout` bounds the whole run, in seconds; when it passes, the run fails with `TimedOut`. `arguments` says what a
+    replay does when only the arguments of a command differ from the recorded ones. `id` and `on_parent_close` serve
+    child workflows.
+    """
+
+    timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
+    arguments: Arguments = attrs.field(default="strict", validator=attrs.validators.in_(("strict", "warn", "ignore")))
+    id: str | None = None
+    on_parent_close: OnParentClose = attrs.field(
+        default="cancel", validator=attrs.validators.in_(("cancel", "abandon", "terminate"))
+    )
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointPolicy:
+    """How long results of `idempotent=True` steps may wait before they are made durable.
+
+    After `every_steps` results or `every` (a timedelta, or seconds), whichever comes first; also before a step that is
+    declared long, or that has been seen to take longer than `long_step` seconds; and always before the body of a step
+    that is not idempotent.
+    """
+
+    every_steps: int = 10
+    every: float = attrs.field(default=300.0, converter=seconds, validator=_positive)
+    long_step: float = attrs.field(default=10.0, converter=seconds, validator=_positive)
+    measured: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.every_steps < 1:
+            raise BadOption(f"CheckpointPolicy(every_steps={self.every_steps}): at least 1")
+
+    @classmethod
+    def adaptive(cls, *, every: float | timedelta = timedelta(minutes=5)) -> CheckpointPolicy:
+        """A policy whose interval follows the Young/Daly optimum, the square root of 2 x cost x time between failures.
+
+        The engine measures both; `every` stays the upper bound. (J. W. Young, CACM 17(9), 1974; J. T. Daly, FGCS
+        22(3), 2006.)
+        """
+        return cls(every=every, measured=True)
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    """When a `Map` is finished, and how many failures it bears.
+
+    `min_successful`: finish as soon as so many branches succeeded, cancelling the rest. `tolerated_failures` (a count)
+    and `tolerated_percentage` (of all items): as soon as more have failed, the `Map` raises `ToleranceExceeded`.
+    With nothing said, every branch has to end and any number may fail. A `Map` with a `Completion` answers
+    `BranchOutcome`s, one per item.
+    """
+
+    min_successful: int | None = attrs.field(default=None, validator=_not_negative)
+    tolerated_failures: int | None = attrs.field(default=None, validator=_not_negative)
+    tolerated_percentage: float | None = attrs.field(default=None, validator=_not_negative)
+
+    def bears(self, failed: int, total: int) -> bool:
+        """Whether `failed` failures among `total` items are still within what is tolerated."""
+        if self.tolerated_failures is not None and failed > self.tolerated_failures:
+            return False
+        return self.tolerated_percentage is None or failed * 100 <= self.tolerated_percentage * total
+
+    def satisfied(self, succeeded: int) -> bool:
+        """Whether enough branches have succeeded to stop early."""
+        return self.min_successful is not None and succeeded >= self.min_successful
+
+
+@attrs.frozen(kw_only=True)
+class Retention:
+    """How long closed runs are kept: `completed` and `failed` as timedeltas or seconds; `archive` takes the history
+    (as `replay export` writes it) before it is deleted."""
+
+    completed: float = attrs.field(default=7 * 86400.0, converter=seconds, validator=_not_negative)
+    failed: float = attrs.field(default=30 * 86400.0, converter=seconds, validator=_not_negative)
+    archive: Callable[[str, bytes], None] | None = None

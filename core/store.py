@@ -1,0 +1,403 @@
+"""The store port: what the engine asks of a place that remembers.
+
+A store keeps, for every run, a record (who it is, how it stands, who works on it), a history (events, numbered from
+0), an inbox (messages waiting to enter the history, numbered by the store), timers, and published state. It gives
+three kinds of news: runs that need advancing, messages that arrived, deadlines that passed.
+
+What an activation does to the world is one `Transition`, applied wholly or not at all. Many transitions may share one
+flush; each is accepted or refused by itself.
+
+Every method below may raise `StoreFull` (nothing was applied; reading goes on), `StoreDamaged` (a record does not
+carry its checksum), `StoreUnusable`, and `UnknownOutcome` (writing methods only: the commit may or may not have been
+applied; re-read the head before deciding). When a writing method returns, what it wrote survives a killed process,
+and, at durability `full`, a power cut. All methods may be called from any thread. Times are microseconds since 1970.
+
+A run is named by its *number*, which the store gives it once; (workflow id, generation) is what people call it.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, Self
+
+import attrs
+
+from dalsegno.core.errors import BadOption, StoreUnusable
+
+
+class Status(enum.Enum):
+    """How a run stands. The first three are open, the others closed."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+    CONTINUED = "continued"
+
+    @property
+    def open(self) -> bool:
+        """Whether the run may still go on."""
+        return self in _OPEN
+
+
+_OPEN = frozenset({Status.RUNNING, Status.PAUSED, Status.BLOCKED})
+
+OnConflict = Literal["attach", "reject", "restart_closed"]
+
+MessageKind = Literal["signal", "cancel", "terminate", "pause", "resume", "child", "callback", "wake"]
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Message:
+    """Something for a run's inbox.
+
+    `generation` None means the newest run of that id. `name` is the signal's name, or the command id a child or
+    callback answers; `failed` says whether `payload` is an error. `dedup`: a second message with the same key to the
+    same workflow id is not stored again, also after the run has closed.
+    """
+
+    workflow_id: str
+    generation: int | None = None
+    kind: MessageKind
+    name: str = ""
+    payload: bytes = b""
+    failed: bool = False
+    dedup: str | None = None
+
+
+@attrs.frozen(slots=True)
+class StoredMessage:
+    """A message in an inbox. `seq` is the store's own counter: it orders messages as they were accepted."""
+
+    seq: int
+    kind: MessageKind
+    name: str
+    payload: bytes
+    failed: bool
+    at_us: int
+
+
+class Sent(enum.Enum):
+    """What became of a message."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    NOT_FOUND = "not found"
+    CLOSED = "closed"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class NewRun:
+    """A run to be created, with the first events of its history (one `RunStarted`; a prefix when forked or imported).
+
+    `owner`: the engine that creates it and works on it at once; "" leaves it to whoever claims it (the store then
+    announces it as news). `digest` is that of workflow name and arguments, to tell a repeated start from a conflict.
+    `restore`: the open timers and children of the prefix have to be set up anew by whoever first activates it.
+    """
+
+    workflow_id: str
+    workflow: str
+    events: tuple[bytes, ...]
+    created_at_us: int
+    digest: bytes
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+    parent: tuple[str, int, str] | tuple[()] = ()
+    owner: str = ""
+    timers: tuple[tuple[int, str], ...] = ()
+    restore: bool = False
+    on_conflict: OnConflict = "attach"
+    status: Status = Status.RUNNING
+    closed_at_us: int | None = None
+    published: Mapping[str, bytes] = attrs.field(factory=dict)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RunRecord:
+    """What the store knows of a run besides its history.
+
+    `active`: it has work in flight or to do, so it must be picked up after a crash; a run that only waits is not
+    active. `epoch` grows with every claim; `owner` is who claimed it last. `deaths` counts claims taken over from an
+    owner that died while the run was active, since it last got a transition through.
+    """
+
+    number: int
+    workflow_id: str
+    generation: int
+    workflow: str
+    status: Status
+    active: bool
+    created_at_us: int
+    digest: bytes
+    closed_at_us: int | None = None
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+    parent: tuple[str, int, str] | tuple[()] = ()
+    epoch: int = 0
+    owner: str = ""
+    deaths: int = 0
+    reason: str = ""
+    restore: bool = False
+
+    @property
+    def run_id(self) -> str:
+        """The id of this very run: workflow id and generation."""
+        return f"{self.workflow_id}#{self.generation}"
+
+
+@attrs.frozen(slots=True)
+class Created:
+    """What `create` found or made. `new` is false when the id was there already (and nothing was written)."""
+
+    record: RunRecord
+    new: bool
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Transition:
+    """What one activation does to the world: applied wholly or not at all.
+
+    Accepted only if the run's epoch is `epoch` and its history holds exactly `head` events, and, for a transition that
+    closes the run, if no message newer than `seen` waits in its inbox. `consumed` messages leave the inbox. `status`
+    None leaves the status as it is. `timers_set` and `timers_cleared` are (deadline_us, key) pairs. `children` are
+    created, adopting a run whose `parent` is the same; `continued` is the next generation under the same id.
+    """
+
+    run: int
+    epoch: int
+    head: int
+    events: tuple[bytes, ...] = ()
+    seen: int = 0
+    consumed: tuple[int, ...] = ()
+    timers_set: tuple[tuple[int, str], ...] = ()
+    timers_cleared: tuple[tuple[int, str], ...] = ()
+    messages: tuple[Message, ...] = ()
+    children: tuple[NewRun, ...] = ()
+    published: Mapping[str, bytes] = attrs.field(factory=dict)
+    status: Status | None = None
+    active: bool = True
+    closed_at_us: int | None = None
+    reason: str | None = None
+    continued: NewRun | None = None
+    restored: bool = False
+
+
+class Refusal(enum.Enum):
+    """Why a transition was refused; nothing of it was applied."""
+
+    GONE = "the run is not there"
+    CLOSED = "the run has ended"
+    EPOCH = "another engine holds the run"
+    HEAD = "the history has another length than expected"
+    UNSEEN = "a message arrived that the run has not seen"
+    CHILD = "a child's id is taken by another run"
+    TARGET = "a message's target is not there or has ended"
+
+
+@attrs.frozen(slots=True)
+class Applied:
+    """The transition was applied. `created` are its children and continuation, `sent` the runs its messages went to:
+    the numbers of runs that have news."""
+
+    created: tuple[RunRecord, ...] = ()
+    sent: tuple[int, ...] = ()
+
+
+@attrs.frozen(slots=True)
+class Refused:
+    """The transition was refused. `detail` names the child or target."""
+
+    why: Refusal
+    detail: str = ""
+
+
+Verdict = Applied | Refused
+
+APPLIED = Applied()
+"""The common answer, shared."""
+
+
+@attrs.frozen(slots=True)
+class DueTimer:
+    """A timer whose deadline has passed."""
+
+    deadline_us: int
+    run: int
+    key: str
+
+
+@attrs.frozen(slots=True)
+class Problem:
+    """One thing `check` found wrong."""
+
+    key: str
+    run: str
+    event: int | None
+    what: str
+
+
+class Backend(abc.ABC):
+    """A store. Subclass it, register the subclass under the entry-point group `dalsegno.backends`, and prove it with
+    `dalsegno.testing.BackendContract`; for an ordered key-value store subclass `dalsegno.backends.ordered.OrderedStore`
+    instead, which asks for five methods.
+    """
+
+    survives_reopen: ClassVar[bool] = True
+    """Whether what was written is there after `close()` and `open()`."""
+
+    shared: ClassVar[bool] = True
+    """Whether other processes can open the same store at the same time."""
+
+    @classmethod
+    @abc.abstractmethod
+    def open(cls, location: str, **options: Any) -> Self:
+        """Open the store at what stands after the scheme of its URL. Raises `StoreUnusable` or `BadOption`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release everything. What was acknowledged stays. Closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- who works here ----------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def hold(self, owner: str) -> None:
+        """Become the engine of this store, until `close` or death. Raises `StoreInUse` naming who holds it."""
+
+    @abc.abstractmethod
+    def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
+        """Make `owner` the one who may commit to these open runs: epoch + 1 for each. One atomic commit. Runs that
+        are gone or closed are left out. `deaths` grows by one where the run was active and another owner held it."""
+
+    @abc.abstractmethod
+    def release(self, runs: Sequence[int], owner: str) -> None:
+        """Give runs back in good order (owner becomes ""), so that whoever claims them next counts no death."""
+
+    @abc.abstractmethod
+    def active(self, after: int = 0, limit: int = 1000) -> list[int]:
+        """Numbers, in ascending order from beyond `after`, of RUNNING runs that are active."""
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def create(self, runs: Sequence[NewRun]) -> list[Created]:
+        """Create runs, all in one commit. Idempotent by workflow id: an id that is there answers the existing newest
+        run with `new=False` and writes nothing, unless it is closed and `on_conflict="restart_closed"`, which makes
+        the next generation. The caller compares `digest`s."""
+
+    @abc.abstractmethod
+    def commit(self, transitions: Sequence[Transition]) -> list[Verdict]:
+        """Apply transitions in order, in one atomic commit; each is accepted or refused by itself."""
+
+    @abc.abstractmethod
+    def send(self, messages: Sequence[Message], at_us: int) -> list[tuple[Sent, int]]:
+        """Put messages into inboxes, all in one commit; answers what became of each, and the target run's number."""
+
+    def write(
+        self, creations: Sequence[NewRun], transitions: Sequence[Transition], messages: Sequence[Message], at_us: int
+    ) -> tuple[list[Created], list[Verdict], list[tuple[Sent, int]]]:
+        """`create`, `commit` and `send` with one flush where the store can; three calls otherwise."""
+        return (
+            self.create(creations) if creations else [],
+            self.commit(transitions) if transitions else [],
+            self.send(messages, at_us) if messages else [],
+        )
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def history(self, run: int, start: int = 0, limit: int | None = None) -> list[bytes]:
+        """Events `start`, `start`+1, … of a run, at most `limit`; an empty list beyond the end or for no such run."""
+
+    @abc.abstractmethod
+    def head(self, run: int) -> int:
+        """How many events the run's history holds."""
+
+    @abc.abstractmethod
+    def inbox(self, run: int, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+        """Messages that wait, beyond number `after`, in ascending order."""
+
+    @abc.abstractmethod
+    def find(self, workflow_id: str, generation: int | None = None) -> RunRecord | None:
+        """The newest run of an id, or that generation of it."""
+
+    @abc.abstractmethod
+    def record(self, run: int) -> RunRecord | None:
+        """The record of a run."""
+
+    @abc.abstractmethod
+    def published(self, run: int) -> dict[str, bytes]:
+        """What the run has published."""
+
+    @abc.abstractmethod
+    def runs(
+        self,
+        *,
+        status: Iterable[Status] = (),
+        workflow: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        before: int | None = None,
+        limit: int = 1000,
+    ) -> list[RunRecord]:
+        """Runs that fit, newest first, with numbers below `before` (for the next page); no `status` means any."""
+
+    # --- news ------------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def due(self, now_us: int, limit: int = 1000) -> list[DueTimer]:
+        """Timers whose deadline is not after `now_us`, earliest first. They stay until a transition clears them."""
+
+    @abc.abstractmethod
+    def next_deadline_us(self) -> int | None:
+        """The earliest deadline of all timers."""
+
+    @abc.abstractmethod
+    def news(self, after: int = 0, limit: int = 1000) -> list[tuple[int, int]]:
+        """(seq, run) of messages waiting in any inbox, beyond number `after`, ascending. A run created without an
+        owner announces itself by a message of kind "wake"."""
+
+    @abc.abstractmethod
+    def changes(self) -> object:
+        """A value that differs whenever anybody has written since; cheap, so that polling costs nothing in a calm."""
+
+    # --- keeping house ---------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def purge(self, runs: Sequence[int]) -> int:
+        """Delete closed runs with everything of theirs; answers how many were. Open runs are left alone."""
+
+    @abc.abstractmethod
+    def stats(self) -> dict[str, int]:
+        """Sizes and counts, at least `runs`, `events_bytes` (or an estimate), `file_bytes`, and one per status."""
+
+    @abc.abstractmethod
+    def check(self) -> list[Problem]:
+        """Read everything, verify every checksum and the invariants between records."""
+
+
+def open_store(url: str, **options: Any) -> Backend:
+    """Open the store a URL names: `memory:`, `lmdb:PATH`, or any scheme an installed package registers.
+
+    Raises `BadOption` for an unknown scheme, `StoreUnusable` for what cannot be opened. Opening one kind of store
+    never imports the driver of another.
+    """
+    scheme, colon, location = url.partition(":")
+    if not colon:
+        raise BadOption(f"{url!r} is not a store URL: write 'lmdb:{url}' for a folder on this machine, or 'memory:'")
+    found = {point.name: point for point in entry_points(group="dalsegno.backends")}
+    if scheme not in found:
+        raise BadOption(f"no store is registered for {scheme!r} (known here: {', '.join(sorted(found)) or 'none'})")
+    backend = found[scheme].load()
+    if not issubclass(backend, Backend):
+        raise StoreUnusable(f"the entry point for {scheme!r} names {backend!r}, which is not a Backend")
+    opened: Backend = backend.open(location, **options)
+    return opened
