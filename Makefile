@@ -26,7 +26,7 @@ check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict -p dalsegno
 	$(BIN)/mypy tests
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(VENV)/installed  ## write the code the way `check` wants it
 	$(BIN)/ruff check --fix-only --quiet .
