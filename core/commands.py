@@ -15,10 +15,11 @@ that yields commands. Constructors check their fields, so a wrong command cannot
 
 from __future__ import annotations
 
+import builtins
 import random
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, Never, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 import attrs
@@ -153,7 +154,7 @@ class SleepUntil(Command[None]):
         return (self.moment,)
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class Receive(Command[T_co]):
     """Wait for a signal of this name and answer with its payload; after `timeout` raise `TimedOut`.
 
@@ -167,10 +168,18 @@ class Receive(Command[T_co]):
     timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds))
 
     # Written out so that `Receive("approval", Approval)` is a `Receive[Approval]` to a type checker.
-    def __init__(self, name: str, type: type[T_co] | Any = Any, *, timeout: float | timedelta | None = None) -> None:
-        if not name or type(name) is not str:
+    @overload
+    def __init__(
+        self: Receive[A], name: str, type: builtins.type[A], *, timeout: float | timedelta | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Receive[Any], name: str, type: Any = Any, *, timeout: float | timedelta | None = None
+    ) -> None: ...
+    def __init__(self, name: str, type: Any = Any, *, timeout: float | timedelta | None = None) -> None:
+        if not (isinstance(name, str) and name):
             raise BadOption(f"Receive({name!r}): the first argument is the signal's name")
-        self.__attrs_init__(name, type, timeout)  # type: ignore[attr-defined]
+        self.__attrs_init__(name, type, timeout)
 
     @property
     def name(self) -> str:
@@ -180,15 +189,19 @@ class Receive(Command[T_co]):
         return (self.timeout,)
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class NewCallback(Command["Callback[T_co]"]):
     """Make a promise that somebody outside keeps: `engine.complete(token, value)` or `engine.fail(token, error)`."""
 
     kind: ClassVar[str] = "new callback"
     type: Any = Any
 
-    def __init__(self, type: type[T_co] | Any = Any) -> None:
-        self.__attrs_init__(type)  # type: ignore[attr-defined]
+    @overload
+    def __init__(self: NewCallback[A], type: builtins.type[A]) -> None: ...
+    @overload
+    def __init__(self: NewCallback[Any], type: Any = Any) -> None: ...
+    def __init__(self, type: Any = Any) -> None:
+        self.__attrs_init__(type)
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -208,7 +221,7 @@ class Callback(Command[T_co]):
 # --- several at once -----------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class All(Command[T_co]):
     """Run branches side by side and answer with all their values: a tuple for `All(a, b)`, a list for `All([…])`.
 
@@ -219,6 +232,8 @@ class All(Command[T_co]):
     branches: tuple[Any, ...]
     as_list: bool = False
 
+    @overload
+    def __init__(self: All[tuple[A]], a: Branch[A], /) -> None: ...
     @overload
     def __init__(self: All[list[A]], branches: Iterable[Branch[A]], /) -> None: ...
     @overload
@@ -241,7 +256,7 @@ class All(Command[T_co]):
             if not isinstance(branches[0], Iterable):
                 raise BadOption(f"All({branches[0]!r}): branches, or one list of branches")
             branches = tuple(branches[0])
-        self.__attrs_init__(branches, as_list)  # type: ignore[attr-defined]
+        self.__attrs_init__(branches, as_list)
 
 
 @attrs.frozen(slots=True)
@@ -254,7 +269,7 @@ class BranchOutcome(Generic[T_co]):
     error: BaseException | None = None
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class Map(Command[T_co]):
     """Run `fn(item)` for every item, at most `concurrency` at a time, and answer with the values in the items' order.
 
@@ -293,7 +308,7 @@ class Map(Command[T_co]):
             raise BadOption(f"Map({fn!r}, …): the first argument is a function that makes a branch of an item")
         if concurrency is not None and concurrency < 1:
             raise BadOption(f"Map(concurrency={concurrency}): at least 1, or None for all at once")
-        self.__attrs_init__(fn, tuple(items), concurrency, completion)  # type: ignore[attr-defined]
+        self.__attrs_init__(fn, tuple(items), concurrency, completion)
 
     @property
     def name(self) -> str:
@@ -308,7 +323,7 @@ class Winner(Generic[T_co]):
     value: T_co
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class First(Command[T_co]):
     """Run branches side by side until the first one ends; the others are cancelled. Answers a `Winner`.
 
@@ -319,21 +334,23 @@ class First(Command[T_co]):
     branches: Mapping[Any, Any]
 
     @overload
+    def __init__(self: First[Winner[A | B]], a: Branch[A], b: Branch[B], /) -> None: ...
+    @overload
+    def __init__(self: First[Winner[A | B | C]], a: Branch[A], b: Branch[B], c: Branch[C], /) -> None: ...
+    @overload
     def __init__(self: First[Winner[A]], /, *branches: Branch[A]) -> None: ...
     @overload
-    def __init__(self: First[Winner[A]], /, **named: Branch[A]) -> None: ...
-    @overload
-    def __init__(self: First[Winner[Any]], /, *branches: Branch[Any], **named: Branch[Any]) -> None: ...
+    def __init__(self: First[Winner[Any]], /, **named: Branch[Any]) -> None: ...
     def __init__(self, /, *branches: Any, **named: Any) -> None:
         if bool(branches) == bool(named):
             raise BadOption(
                 "First() of nothing would wait for ever" if not branches else "First(…): all named, or none"
             )
         held: dict[Any, Any] = dict(named) if named else dict(enumerate(branches))
-        self.__attrs_init__(held)  # type: ignore[attr-defined]
+        self.__attrs_init__(held)
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class Spawn(Command["Task[T_co]"]):
     """Start a branch beside this one and answer at once with a `Task`, which can be yielded later for its value."""
 
@@ -341,7 +358,7 @@ class Spawn(Command["Task[T_co]"]):
     branch: Any = attrs.field()
 
     def __init__(self, branch: Branch[T_co]) -> None:
-        self.__attrs_init__(branch)  # type: ignore[attr-defined]
+        self.__attrs_init__(branch)
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -372,7 +389,7 @@ class Cancel(Command[None]):
         return self.task.id
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class Scope(Command[T_co]):
     """Run a branch of which, once it has ended, only the outcome is replayed: recovery costs what is open."""
 
@@ -380,10 +397,10 @@ class Scope(Command[T_co]):
     branch: Any = attrs.field()
 
     def __init__(self, branch: Branch[T_co]) -> None:
-        self.__attrs_init__(branch)  # type: ignore[attr-defined]
+        self.__attrs_init__(branch)
 
 
-@attrs.frozen(slots=True, eq=False)
+@attrs.frozen(slots=True, eq=False, init=False)
 class Shield(Command[T_co]):
     """Run a branch that a cancellation does not reach; the cancellation is raised at the next yield after it."""
 
@@ -391,7 +408,7 @@ class Shield(Command[T_co]):
     branch: Any = attrs.field()
 
     def __init__(self, branch: Branch[T_co]) -> None:
-        self.__attrs_init__(branch)  # type: ignore[attr-defined]
+        self.__attrs_init__(branch)
 
 
 # --- messages and marks --------------------------------------------------------------------------------------------
@@ -442,8 +459,8 @@ class Checkpoint(Command[None]):
     kind: ClassVar[str] = "checkpoint"
 
 
-@attrs.frozen(slots=True, eq=False)
-class ContinueAsNew(Command[Any]):
+@attrs.frozen(slots=True, eq=False, init=False)
+class ContinueAsNew(Command[Never]):
     """End this run and start the next one under the same workflow id with a fresh history; never returns.
 
     Signals that were not received yet are carried over. Whatever else is open is dropped without clean-up, so finish
@@ -455,7 +472,7 @@ class ContinueAsNew(Command[Any]):
     kwargs: Mapping[str, Any]
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        self.__attrs_init__(args, kwargs)  # type: ignore[attr-defined]
+        self.__attrs_init__(args, kwargs)
 
     def arguments(self) -> tuple[Any, ...]:
         return (self.args, self.kwargs)
