@@ -1,0 +1,391 @@
+"""What one write transaction does: creating runs, applying transitions, sending messages.
+
+A `Batch` lives as long as its transaction. Everything in it is decided by reading first and written afterwards, so that
+a refused transition leaves nothing behind although others of the same transaction are applied; later ones see what
+earlier ones wrote.
+
+The common transition appends the events of one step to an active run. For it the batch reads the run's header, looks
+that the history ends where the transition says, and puts the events: three reads and one write, nothing decoded. All
+else takes the longer way below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import attrs
+
+from dalsegno.backends import layout, records
+from dalsegno.backends.keyvalue import KeyValueTransaction
+from dalsegno.backends.layout import HISTORY, INBOX, NEWS, PUBLISHED, RUN, run_bytes, seq_bytes
+from dalsegno.backends.records import CLOSED_FROM, CODE_OF, GOOD, HEADER, STILL_OPEN, WAKE, seal, unpack_header, unseal
+from dalsegno.core.errors import StoreDamaged
+from dalsegno.core.store import (
+    APPLIED,
+    Applied,
+    Created,
+    Message,
+    NewRun,
+    Refusal,
+    Refused,
+    RunRecord,
+    Sent,
+    Transition,
+    Verdict,
+)
+
+_GONE = Refused(Refusal.GONE)
+_DAMAGED = Refused(Refusal.GONE, "its record is damaged; see: replay check")
+_CLOSED = Refused(Refusal.CLOSED)
+_EPOCH = Refused(Refusal.EPOCH)
+_HEAD = Refused(Refusal.HEAD)
+_UNSEEN = Refused(Refusal.UNSEEN)
+
+
+class Batch:
+    """The changes of one write transaction. Call `finish` before the transaction's `commit`.
+
+    `at_us` is the time that messages carry.
+    """
+
+    __slots__ = ("_at_us", "_counters", "_get", "_put", "_txn")
+
+    def __init__(self, txn: KeyValueTransaction, at_us: int = 0) -> None:
+        self._txn = txn
+        self._at_us = at_us
+        self._get = txn.get
+        self._put = txn.put
+        self._counters: dict[bytes, int] = {}
+
+    def finish(self) -> None:
+        """Write the counters that moved."""
+        for key, value in self._counters.items():
+            self._put(key, seal(key, value.to_bytes(8, "big")))
+
+    def _next(self, key: bytes) -> int:
+        """The next number of a counter. Numbers are never given twice, also not after their holder is deleted."""
+        value = self._counters.get(key)
+        if value is None:
+            record = self._get(key)
+            value = 0 if record is None else layout.number(unseal(key, record))
+        self._counters[key] = value + 1
+        return value + 1
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def record(self, run: int) -> RunRecord | None:
+        """The record of a run. Raises `StoreDamaged`."""
+        if not 0 < run <= layout.RUN_MAX:
+            return None
+        key = RUN + run_bytes(run)
+        value = self._get(key)
+        return None if value is None else records.unpack_run_record(run, unseal(key, value))
+
+    def find(self, workflow_id: str, generation: int | None = None) -> RunRecord | None:
+        """The newest run of an id, or that generation of it. Raises `StoreDamaged`."""
+        run = self.find_number(workflow_id, generation)
+        if run is None:
+            return None
+        found = self.record(run)
+        if found is None:
+            raise records.damaged(layout.id_prefix(workflow_id), f"names run {run}, which has no record")
+        return found
+
+    def find_number(self, workflow_id: str, generation: int | None = None) -> int | None:
+        """The number of a run by its id. Raises `StoreDamaged` if the index is."""
+        if layout.workflow_id_problem(workflow_id):
+            return None
+        prefix = layout.id_prefix(workflow_id)
+        if generation is None:
+            for key, value in self._txn.scan(prefix, layout.after(prefix), reverse=True):
+                return layout.number(unseal(key, value))
+            return None
+        if not 0 <= generation <= layout.INDEX_MAX:
+            return None
+        key = prefix + layout.index_bytes(generation)
+        found = self._get(key)
+        return None if found is None else layout.number(unseal(key, found))
+
+    # --- creating --------------------------------------------------------------------------------------------------
+
+    def create(self, new: NewRun) -> Created:
+        """Create a run, or answer the one that has its id."""
+        found = self.find(new.workflow_id)
+        if found is None:
+            return Created(self._create(new, layout.FIRST_GENERATION), True)
+        if found.status.open or new.on_conflict != "restart_closed":
+            return Created(found, False)
+        return Created(self._create(new, found.generation + 1), True)
+
+    def _create(self, new: NewRun, generation: int) -> RunRecord:
+        put = self._put
+        number = self._next(layout.NEXT_RUN_KEY)
+        run = run_bytes(number)
+        record = records.first_record(new, number, generation)
+        self._put_record(record, run)
+        status_key = layout.status_key(CODE_OF[record.status], record.active, run)
+        put(status_key, seal(status_key, b""))
+        id_key = layout.id_key(new.workflow_id, generation)
+        put(id_key, seal(id_key, run))
+        self._append(run, 0, new.events)
+        for deadline_us, key in new.timers:
+            self._set_timer(run, deadline_us, key)
+        for name, value in new.published.items():
+            self._publish(run, name, value)
+        if not new.owner and record.status.open:
+            body = records.pack_message("wake", "", b"", False, new.created_at_us)
+            self._deliver(run, body)
+        return record
+
+    def _put_record(self, record: RunRecord, run: bytes) -> None:
+        key = RUN + run
+        self._put(key, seal(key, records.pack_run_record(record)))
+
+    def _append(self, run: bytes, head: int, events: Sequence[bytes]) -> None:
+        put, prefix = self._put, HISTORY + run
+        for index, event in enumerate(events, head):
+            key = prefix + index.to_bytes(4, "big")
+            put(key, event + crc32(event, crc32(key)).to_bytes(4, "little"))
+
+    def _set_timer(self, run: bytes, deadline_us: int, key: str) -> None:
+        by_deadline, of_run, full = layout.timer_keys(run, deadline_us, key)
+        self._put(by_deadline, seal(by_deadline, full))
+        self._put(of_run, seal(of_run, full))
+
+    def _clear_timer(self, run: bytes, deadline_us: int, key: str) -> None:
+        by_deadline, of_run, _ = layout.timer_keys(run, deadline_us, key)
+        self._txn.delete(by_deadline)
+        self._txn.delete(of_run)
+
+    def _publish(self, run: bytes, name: str, value: bytes) -> None:
+        text, full = layout.text_bytes(name)
+        key = PUBLISHED + run + text
+        self._put(key, seal(key, records.pack_published(full, value)))
+
+    # --- applying --------------------------------------------------------------------------------------------------
+
+    def apply(self, t: Transition) -> Verdict:
+        """Apply a transition, or say why not."""
+        try:
+            run = t.run.to_bytes(5, "big")
+            head = t.head
+            index = head.to_bytes(4, "big")
+        except OverflowError:
+            return _GONE
+        get = self._get
+        key = RUN + run
+        value = get(key)
+        if value is None:
+            return _GONE
+        if crc32(value, crc32(key)) != GOOD:
+            return _DAMAGED
+        status, active, _restore, deaths, epoch, *_ = unpack_header(value)
+        if status >= CLOSED_FROM:
+            return _CLOSED
+        if epoch != t.epoch:
+            return _EPOCH
+        prefix = HISTORY + run
+        event_key = prefix + index
+        if get(event_key) is not None or (head and get(prefix + (head - 1).to_bytes(4, "big")) is None):
+            return _HEAD
+        if (
+            t.active == active
+            and not (deaths or t.status or t.reason is not None or t.consumed or t.published)
+            and not (t.timers_set or t.timers_cleared or t.messages or t.children or t.restored)
+        ):
+            put = self._put
+            for event in t.events:
+                put(event_key, event + crc32(event, crc32(event_key)).to_bytes(4, "little"))
+                head += 1
+                event_key = prefix + head.to_bytes(4, "big")
+            return APPLIED
+        return self._apply_rich(t, run, value)
+
+    def _apply_rich(self, t: Transition, run: bytes, value: bytes) -> Verdict:
+        """Apply a transition that does more than append. `value` is the run's record, found good."""
+        closes = t.status is not None and not t.status.open
+        if closes and self._unseen(t, run):
+            return _UNSEEN
+        own = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES]) if t.messages or t.continued else None
+        planned: dict[str, RunRecord | NewRun] = {}
+        for child in t.children:
+            if not self._plan_child(child, planned):
+                return Refused(Refusal.CHILD, child.workflow_id)
+        for message in t.messages:
+            if message.kind == "signal" and own is not None and not self._reachable(message, own, t, planned):
+                return Refused(Refusal.TARGET, message.workflow_id)
+
+        self._append(run, t.head, t.events)
+        for seq in t.consumed:
+            self._take(run, seq)
+        for deadline_us, key in t.timers_cleared:
+            self._clear_timer(run, deadline_us, key)
+        for deadline_us, key in t.timers_set:
+            self._set_timer(run, deadline_us, key)
+        for name, published in t.published.items():
+            self._publish(run, name, published)
+        self._update(t, run, value, closes)
+        if closes:
+            self._clear(run)
+        created = [found if isinstance(found, RunRecord) else self.create(found).record for found in planned.values()]
+        if t.continued is not None and own is not None:
+            created.append(self._create(t.continued, own.generation + 1))
+        sent = [number for number in map(self._forward, t.messages) if number]
+        return Applied(tuple(created), tuple(dict.fromkeys(sent))) if created or sent else APPLIED
+
+    def _update(self, t: Transition, run: bytes, value: bytes, closes: bool) -> None:
+        """Rewrite the run's record if something in it changes, and its place in the status index."""
+        key = RUN + run
+        code, active, restore, _deaths, epoch, generation, created_at_us, closed_at_us = unpack_header(value)
+        new_code = code if t.status is None else CODE_OF[t.status]
+        new_active = 0 if closes else int(t.active)
+        if closes:
+            closed_at_us = STILL_OPEN if t.closed_at_us is None else t.closed_at_us
+        tail = value[HEADER.size : -records.CHECKSUM_BYTES]
+        if t.reason is not None:
+            before = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES])
+            tail = records.pack_tail(attrs.evolve(before, reason=t.reason))
+        new_restore = 0 if t.restored else restore
+        head = HEADER.pack(new_code, new_active, new_restore, 0, epoch, generation, created_at_us, closed_at_us)
+        body = head + tail
+        if body != value[: -records.CHECKSUM_BYTES]:
+            self._put(key, seal(key, body))
+        if (new_code, new_active) != (code, active):
+            self._txn.delete(layout.status_key(code, active, run))
+            status_key = layout.status_key(new_code, bool(new_active), run)
+            self._put(status_key, seal(status_key, b""))
+
+    def _unseen(self, t: Transition, run: bytes) -> bool:
+        """Whether a message waits that the run has not seen. A wake is no news to a run that is awake."""
+        prefix = INBOX + run
+        start = prefix + seq_bytes(min(max(t.seen + 1, 0), layout.SEQ_MAX))
+        return any(
+            value[0] != WAKE and layout.number(key[len(prefix) :]) not in t.consumed
+            for key, value in self._txn.scan(start, layout.after(prefix))
+        )
+
+    def _plan_child(self, child: NewRun, planned: dict[str, RunRecord | NewRun]) -> bool:
+        """Note what is to be done for a child: adopt the run that is there, or create one."""
+        if layout.workflow_id_problem(child.workflow_id):
+            return False
+        try:
+            found = planned.get(child.workflow_id) or self.find(child.workflow_id)
+        except StoreDamaged:
+            return False
+        if found is not None and (not child.parent or found.parent != child.parent):
+            restart = isinstance(found, RunRecord) and not found.status.open and child.on_conflict == "restart_closed"
+            if not restart:
+                return False
+            found = None
+        planned[child.workflow_id] = child if found is None else found
+        return True
+
+    def _reachable(
+        self, message: Message, own: RunRecord, t: Transition, planned: dict[str, RunRecord | NewRun]
+    ) -> bool:
+        """Whether a signal would arrive, seen from after the transition, which may create its target or close it."""
+        if message.dedup is not None and self._accepted(message) is not None:
+            return True
+        generation = message.generation
+        if message.workflow_id == own.workflow_id and generation in (None, own.generation, own.generation + 1):
+            if t.continued is not None:
+                return generation != own.generation
+            return generation != own.generation + 1 and (t.status is None or t.status.open)
+        target = planned.get(message.workflow_id)
+        if isinstance(target, NewRun) and generation is None:
+            return True
+        try:
+            found = self.find(message.workflow_id, generation)
+        except StoreDamaged:
+            return False
+        return found is not None and found.status.open
+
+    # --- messages --------------------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> tuple[Sent, int]:
+        """Put a message into an inbox, and say what became of it."""
+        if message.dedup is not None:
+            accepted_by = self._accepted(message)
+            if accepted_by is not None:
+                return Sent.DUPLICATE, accepted_by
+        number: int | None = None
+        try:
+            number = self.find_number(message.workflow_id, message.generation)
+            record = None if number is None else self.record(number)
+        except StoreDamaged:
+            record = None  # the sender cannot mend it and must not hold up the others of this transaction
+        if number is None or record is None:
+            return Sent.NOT_FOUND, number or 0
+        if not record.status.open:
+            return Sent.CLOSED, number
+        run = run_bytes(number)
+        body = records.pack_message(message.kind, message.name, message.payload, message.failed, self._at_us)
+        self._deliver(run, body)
+        if message.dedup is not None:
+            key = layout.dedup_key(message.workflow_id, message.dedup)
+            self._put(key, seal(key, run))
+        return Sent.ACCEPTED, number
+
+    def _forward(self, message: Message) -> int:
+        """Send a message of a transition; the number of the run it went to, or 0."""
+        sent, number = self.send(message)
+        return number if sent is Sent.ACCEPTED else 0
+
+    def _accepted(self, message: Message) -> int | None:
+        """The run that accepted this very message before."""
+        key = layout.dedup_key(message.workflow_id, message.dedup or "")
+        value = self._get(key)
+        return None if value is None else layout.number(value[: -records.CHECKSUM_BYTES])
+
+    def _deliver(self, run: bytes, body: bytes) -> None:
+        seq = seq_bytes(self._next(layout.NEXT_SEQ_KEY))
+        key = INBOX + run + seq
+        self._put(key, seal(key, body))
+        key = NEWS + seq
+        self._put(key, seal(key, run))
+
+    def _take(self, run: bytes, seq: int) -> None:
+        """Remove a message. One that is not in this run's inbox is left alone: its news are another's."""
+        if not 0 < seq <= layout.SEQ_MAX:
+            return
+        key = INBOX + run + seq_bytes(seq)
+        if self._get(key) is not None:
+            self._txn.delete(key)
+            self._txn.delete(NEWS + seq_bytes(seq))
+
+    def _clear(self, run: bytes) -> None:
+        """Remove what a closed run has no more use for: messages it has seen and timers nobody will wait for."""
+        prefix = INBOX + run
+        for key, _ in list(self._txn.scan(prefix, layout.after(prefix))):
+            self._txn.delete(key)
+            self._txn.delete(NEWS + key[len(prefix) :])
+        prefix = layout.TIMERS_OF + run
+        for key, _ in list(self._txn.scan(prefix, layout.after(prefix))):
+            self._txn.delete(key)
+            deadline, text = key[len(prefix) : len(prefix) + 8], key[len(prefix) + 8 :]
+            self._txn.delete(layout.BY_DEADLINE + deadline + run + text)
+
+    # --- holding ---------------------------------------------------------------------------------------------------
+
+    def claim(self, number: int, owner: str) -> RunRecord | None:
+        """Give an open run to `owner`. A run whose record is damaged is left where it is, like one that is gone."""
+        try:
+            record = self.record(number)
+        except StoreDamaged:
+            return None
+        if record is None or not record.status.open:
+            return None
+        died = record.active and record.owner not in ("", owner)
+        claimed = attrs.evolve(record, epoch=record.epoch + 1, owner=owner, deaths=record.deaths + died)
+        self._put_record(claimed, run_bytes(number))
+        return claimed
+
+    def release(self, number: int, owner: str) -> None:
+        """Take a run from `owner`, if it is theirs."""
+        try:
+            record = self.record(number)
+        except StoreDamaged:
+            return
+        if record is not None and record.owner == owner and record.status.open:
+            self._put_record(attrs.evolve(record, owner=""), run_bytes(number))
