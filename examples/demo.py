@@ -1,0 +1,131 @@
+"""The demo: audit a real source tree in a process that is killed twice on the way, and prove that nothing was lost.
+
+A worker process (`demo_worker`) runs the audit on an LMDB store. This process only looks on: it counts the lines that
+step bodies add to a ledger, kills the worker with SIGKILL when as many files are measured as chance has chosen, reads
+the histories while nobody runs, and starts the worker again. When every file is measured it sends the approval that
+the audit waits for. In the end it compares the ledger with the histories (`demo_proof`) and shows what happened
+(`demo_show`).
+
+The moments of the kills are shares of the files, not of time, so that they fall into the middle of the work on any
+machine. The same seed chooses the same shares.
+"""
+
+from __future__ import annotations
+
+import random
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dalsegno import Client, DalsegnoError, Run, RunNotFound
+from dalsegno.examples.audit import Audited
+from dalsegno.examples.audit_measure import packages_of
+from dalsegno.examples.demo_proof import compare
+from dalsegno.examples.demo_show import DemoResult, show, timeline
+from dalsegno.examples.demo_watch import Demo, Stage, Worker
+
+Verify = Callable[[Run[Any]], None]
+"""Replays the history of a run against today's code; raises where they differ."""
+
+
+def run_demo(
+    root: Path | None,
+    store: Path | None,
+    *,
+    interactive: bool,
+    seed: int,
+    kills: int = 2,
+    json: bool,
+    console: Console,
+    verify: Verify | None = None,
+) -> DemoResult:
+    """Audit the tree below `root` (None: the standard library of this Python) and show that it survived `kills` kills.
+
+    `store` is where the LMDB store goes (None: a new folder for temporary files); the report and the ledger go beside
+    it. `verify` replays a history against the code. With `json` nothing is shown but the result. Raises `DemoFailed`
+    or a `DalsegnoError` where the demo could not be carried out at all; `DemoResult.ok` tells success.
+    """
+    root = (root or Path(sysconfig.get_path("stdlib"))).resolve()
+    files = sum(len(package.files) for package in packages_of(root, tests=True))
+    store = (store or Path(tempfile.mkdtemp(prefix="dalsegno-demo-"), "store")).resolve()
+    chance = random.Random(seed)
+    shares = [(number + chance.uniform(0.2, 0.8)) / kills for number in range(kills)]
+    shown = Console(quiet=True) if json and not interactive else console
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=shown,
+        transient=True,
+    )
+    with Client(f"lmdb:{store}") as client, bar:
+        stage = Stage(store, _free_id(client))
+        stage.folder.mkdir(parents=True)
+        demo = Demo(root, stage, client, files, bar)
+        demo.note(
+            f"auditing {root}: {files:,} files, seed {seed}, kills planned at {', '.join(f'{s:.0%}' for s in shares)}"
+        )
+        for share in shares:
+            with Worker(stage, root) as worker:
+                if demo.kills:
+                    demo.wait_for_life(worker)
+                demo.kill(worker, round(share * files))
+        with Worker(stage, root) as worker:
+            demo.wait_for_life(worker)
+            audited = demo.finish(worker, interactive)
+        result = _judge(demo, audited, seed, verify)
+        show(result, json=json, console=console)
+        return result
+
+
+def _free_id(client: Client) -> str:
+    """The first of audit-1, audit-2, … that has no run yet."""
+    number = 1
+    while True:
+        try:
+            client.get(f"audit-{number}")
+        except RunNotFound:
+            return f"audit-{number}"
+        number += 1
+
+
+def _judge(demo: Demo, audited: Audited, seed: int, verify: Verify | None) -> DemoResult:
+    """Compare ledger and histories, and the histories with the code."""
+    histories = list(demo.histories())
+    mismatch = ""
+    try:
+        for run, _ in histories:
+            if verify is not None:
+                verify(run)
+    except DalsegnoError as error:
+        mismatch = str(error)
+    if verify is not None and not mismatch:
+        demo.note(f"verified: the code of today still fits all {len(histories)} histories")
+    return DemoResult(
+        root=str(demo.root),
+        store=demo.stage.url,
+        workflow_id=demo.stage.id,
+        seed=seed,
+        files=audited.files,
+        findings=audited.findings,
+        published=audited.published,
+        html=audited.html,
+        json=audited.json,
+        ledger=str(demo.stage.ledger),
+        seconds=demo.elapsed,
+        kills=tuple(demo.kills),
+        moments=tuple(demo.moments),
+        bars=timeline(demo.began_at, [history for _, history in histories], demo.ledger.entries),
+        proof=compare(demo.ledger.entries, demo.kills, demo.recorded()),
+        runs=len(histories),
+        events=sum(len(history) for _, history in histories),
+        verified=None if verify is None else not mismatch,
+        mismatch=mismatch,
+    )

@@ -1,0 +1,173 @@
+"""Showing what the demo came to: its progress, where the time went, and the proof.
+
+Pure: what is shown is made from histories, ledger lines and the result, and nothing here looks anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from dalsegno.examples.demo_proof import Kill, Proof
+from dalsegno.examples.ledger import Entry
+
+BAR_WIDTH = 48
+BARS_SHOWN = 14
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Something that happened, so many seconds after the demo began."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stretch of the timeline, in seconds since the demo began: a package, a wait, a step of the audit itself."""
+
+    what: str
+    steps: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything the demo found out. `verified` is None where nobody gave it the means to verify."""
+
+    root: str
+    store: str
+    workflow_id: str
+    seed: int
+    files: int
+    findings: int
+    published: bool
+    html: str
+    json: str
+    ledger: str
+    seconds: float
+    kills: tuple[Kill, ...]
+    moments: tuple[Moment, ...]
+    bars: tuple[Bar, ...]
+    proof: Proof
+    runs: int
+    events: int
+    verified: bool | None
+    mismatch: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run survived as promised."""
+        return self.proof.holds and self.verified is not False
+
+    def as_data(self) -> dict[str, Any]:
+        """The result as plain data for JSON, without the timeline."""
+        data = asdict(self)
+        del data["bars"]
+        data["kills"] = [{"at": kill.at, "bodies": kill.lines, "recorded": len(kill.recorded)} for kill in self.kills]
+        data["moments"] = [{"at": m.at, "text": Text.from_markup(m.text).plain} for m in self.moments]
+        return data | {"ok": self.ok}
+
+
+def timeline(began_at: float, histories: Sequence[Sequence[Any]], ledger: Iterable[Entry]) -> tuple[Bar, ...]:
+    """The stretches of the first history: its children, its steps and its wait, in the order they began.
+
+    `ledger` tells which package a child measured: its files are what the child's bodies noted.
+    """
+    if not histories:
+        return ()
+    folders = {entry.run.rpartition("#")[0]: str(PurePosixPath(entry.about).parent) for entry in ledger}
+    sizes = {history[0].workflow_id: sum(type(e).__name__ == "StepCompleted" for e in history) for history in histories}
+    begun: dict[str, Any] = {}
+    bars: list[Bar] = []
+
+    def add(what: str, steps: int, begin_us: int, end_us: int) -> None:
+        bars.append(Bar(what, steps, begin_us / 1e6 - began_at, end_us / 1e6 - began_at))
+
+    for event in histories[0]:
+        match type(event).__name__:
+            case "ChildStarted" | "TimerSet":
+                begun[event.id] = event
+            case "ChildCompleted":
+                child = begun[event.id].workflow_id
+                add(f"package {folders.get(child, child)}", sizes.get(child, 0), begun[event.id].at_us, event.at_us)
+            case "StepCompleted":
+                add(event.name, 1, event.at_us - event.took_us, event.at_us)
+            case "SignalReceived":
+                waits = [one.at_us for one in begun.values() if getattr(one, "kind", "") == "receive"]
+                add(f"wait for {event.name}", 0, min(waits, default=event.at_us), event.at_us)
+    return tuple(sorted(bars, key=lambda bar: bar.begin))
+
+
+def show(result: DemoResult, *, json: bool, console: Console) -> None:
+    """Print the result: for people, or as one JSON object."""
+    if json:
+        console.print_json(data=result.as_data())
+        return
+    console.print()
+    console.print(_timeline_table(result))
+    console.print(_proof_panel(result))
+    if result.html:
+        console.print(f"Report: [bold]{escape(result.html)}[/]", soft_wrap=True)
+    look = f"replay show {result.workflow_id} --store {result.store}"
+    console.print(f"Look at the histories yourself: [bold]{escape(look)}[/]", soft_wrap=True)
+
+
+def _timeline_table(result: DemoResult) -> Table:
+    """The longest stretches, drawn to scale; a red line marks each kill."""
+    table = Table(title="Where the time went", title_justify="left", box=None, padding=(0, 1), expand=False)
+    for name, justify in (("", "left"), ("steps", "right"), ("seconds", "right"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=True, max_width=28 if not table.columns else None)
+    chosen = sorted(result.bars, key=lambda bar: bar.begin - bar.end)[:BARS_SHOWN]
+    for bar in sorted(chosen, key=lambda bar: bar.begin):
+        steps = f"{bar.steps:,}" if bar.steps else ""
+        table.add_row(Text(bar.what), steps, f"{bar.end - bar.begin:.2f}", _drawn(bar, result))
+    if hidden := len(result.bars) - len(chosen):
+        table.add_row(Text(f"and {hidden} shorter ones", style="dim"), "", "", "")
+    return table
+
+
+def _drawn(bar: Bar, result: DemoResult) -> Text:
+    def column(at: float) -> int:
+        return min(BAR_WIDTH - 1, max(0, int(at / result.seconds * BAR_WIDTH)))
+
+    kills = {column(kill.at) for kill in result.kills}
+    begin, end = column(bar.begin), column(bar.end)
+    drawn = Text()
+    for place in range(BAR_WIDTH):
+        inside = begin <= place <= end
+        style = "red" if place in kills else "cyan"
+        drawn.append(("━" if inside else "┊") if place in kills else ("━" if inside else " "), style)
+    return drawn
+
+
+def _proof_panel(result: DemoResult) -> Panel:
+    proof = result.proof
+    rows = [
+        ("histories", f"{result.runs:,} runs, {result.events:,} events"),
+        ("step bodies that ran", f"{proof.bodies:,}"),
+        ("different steps", f"{proof.steps:,}"),
+        (f"repeated: in flight at one of {len(result.kills)} kills", f"{proof.repeated:,}"),
+        ("recorded steps that ran again", f"{len(proof.again):,}"),
+        ("recorded twice, or without a body", f"{len(proof.twice) + len(proof.unseen):,}"),
+        ("lost, or repeated without a reason", f"{len(proof.lost) + len(proof.unexplained):,}"),
+    ]
+    if result.verified is not None:
+        rows.append(("replayed against today's code", "fits" if result.verified else result.mismatch))
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows:
+        table.add_row(name, Text(value, style="bold"))
+    verdict = "[bold green]no recorded step ran again[/]" if result.ok else "[bold red]a promise was broken[/]"
+    return Panel(table, title=f"The ledger of the step bodies: {verdict}", title_align="left", expand=False)
