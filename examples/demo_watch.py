@@ -24,6 +24,7 @@ from dalsegno.examples.demo_proof import Kill, keys_recorded
 from dalsegno.examples.demo_show import Moment
 from dalsegno.examples.ledger import Entry, Reader
 
+WORKER = "dalsegno.examples.demo_worker"
 LOOK_EVERY = 0.005
 PATIENCE = 300.0
 
@@ -62,7 +63,7 @@ class Worker:
     def __init__(self, stage: Stage, root: Path) -> None:
         self._stage = stage
         arguments = {"store": stage.url, "id": stage.id, "root": root, "out": stage.folder, "ledger": stage.ledger}
-        self._command = [sys.executable, "-m", "dalsegno.examples.demo_worker"]
+        self._command = [sys.executable, "-m", WORKER]
         self._command += [f"--{name}={value}" for name, value in arguments.items()]
 
     def __enter__(self) -> Self:
