@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import attrs
 
-if TYPE_CHECKING:
-    from dalsegno.core.values.lowering import Walk
-    from dalsegno.core.values.reading import Reader
+
+class Lowering(Protocol):
+    """What a carrier may ask of the walk it is called from, for the values inside its own; see `lowering.Walk`."""
+
+    depth: int
+    account: Any
+
+    def lower(self, value: Any) -> Any:
+        """Lower one value."""
+        ...
+
+    def each(self, items: Iterable[Any]) -> list[Any]:
+        """Lower every item."""
+        ...
+
+    def named(self, value: Mapping[Any, Any], step: str = ...) -> dict[Any, Any]:
+        """Lower the values of a mapping, and leave its keys."""
+        ...
+
+    def pairs(self, value: Mapping[Any, Any]) -> list[Any]:
+        """Lower keys and values to one list."""
+        ...
+
+    def sorted(self, members: Iterable[Any]) -> list[Any]:
+        """Lower the members of a set, in an order that is the same in every process."""
+        ...
+
+
+class Restoring(Protocol):
+    """What a carrier may ask of the reader it is called from; see `reading.Reader`."""
+
+    def find(self, name: Any) -> type | None:
+        """Find a class by its stored name, importing nothing."""
+        ...
 
 
 @attrs.frozen
@@ -21,8 +52,8 @@ class Carrier:
 
     code: int
     kind: type | None
-    lower: Callable[[Any, Walk], Any]
-    restore: Callable[[Any, Reader], Any]
+    lower: Callable[[Any, Lowering], Any]
+    restore: Callable[[Any, Restoring], Any]
     show: Callable[[Any], object]
     is_leaf: bool = False
 

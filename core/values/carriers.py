@@ -19,7 +19,7 @@ from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, 
 from typing import Any, Final
 
 from dalsegno.core.values import exceptions, records, times, wire
-from dalsegno.core.values.carrier import Carrier, leaf
+from dalsegno.core.values.carrier import Carrier, Lowering, Restoring, leaf
 from dalsegno.core.values.refusal import Refusal
 from dalsegno.core.values.wire import Ext, pack
 
@@ -66,7 +66,7 @@ FACTORIES: Final = {kind.__name__: kind for kind in (list, dict, set, int, float
 """What a stored `defaultdict` may have as its factory: functions are code, and code is not stored."""
 
 
-def _lower_default_dict(value: collections.defaultdict[Any, Any], walk: Any) -> object:
+def _lower_default_dict(value: collections.defaultdict[Any, Any], walk: Lowering) -> object:
     factory = value.default_factory
     if factory is None:
         return [None, walk.pairs(value)]
@@ -78,7 +78,7 @@ def _lower_default_dict(value: collections.defaultdict[Any, Any], walk: Any) -> 
     return [name, walk.pairs(value)]
 
 
-def _restore_default_dict(body: Any, _: Any) -> object:
+def _restore_default_dict(body: Any, _: Restoring) -> object:
     name, flat = body
     return collections.defaultdict(None if name is None else FACTORIES[name], _from_pairs(flat))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import ModuleType
+from typing import cast
 
 from dalsegno.core.errors import DecodeError
 from dalsegno.core.values.refusal import Refusal
@@ -34,15 +35,16 @@ def find(name: str, renamed: Mapping[str, type] | None = None) -> type | None:
         return renamed[name]
     module_name, _, qualname = name.partition(":")
     holder: object = sys.modules.get(module_name)
-    if not isinstance(holder, ModuleType):
+    if not issubclass(type(holder), ModuleType):
         return None
     for part in qualname.split("."):
-        # The plain slots, past any lazy module's or metaclass's own ideas of attribute access.
-        getter = type.__getattribute__ if isinstance(holder, type) else object.__getattribute__
+        # By way of the plain slots, and by `type()`: a lazy module imports when asked anything, even its `__class__`.
+        is_class = issubclass(type(holder), type)
+        getter = type.__getattribute__ if is_class else object.__getattribute__
         holder = getter(holder, "__dict__").get(part)
-        if not isinstance(holder, type):
+        if not issubclass(type(holder), type):
             return None
-    return holder if isinstance(holder, type) else None
+    return cast(type, holder)
 
 
 def check_findable(cls: type) -> None:

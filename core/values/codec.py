@@ -17,7 +17,7 @@ from cattrs import Converter
 
 from dalsegno.core.errors import DecodeError, EncodeError
 from dalsegno.core.values import wire
-from dalsegno.core.values.exceptions import ErrorSummary
+from dalsegno.core.values.exceptions import ErrorSummary, bare
 from dalsegno.core.values.layers import PayloadLayer
 from dalsegno.core.values.loose import make_loose_converter, structure
 from dalsegno.core.values.lowering import Walk
@@ -32,6 +32,14 @@ _all_scalars = SCALARS.issuperset
 _NOT_PACKED = (OverflowError, UnicodeEncodeError, RecursionError)
 
 
+def _fixed(layers: Sequence[PayloadLayer]) -> tuple[PayloadLayer, ...]:
+    return tuple(layers)
+
+
+def _copied(renamed: Mapping[str, type]) -> Mapping[str, type]:
+    return dict(renamed)
+
+
 @attrs.frozen
 class Codec:
     """Values to bytes and back. Immutable; one codec serves any number of threads.
@@ -42,9 +50,9 @@ class Codec:
     * `renamed` gives the classes that were stored under names they no longer have: `{"shop.old:Order": Order}`.
     """
 
-    layers: Sequence[PayloadLayer] = attrs.field(default=(), converter=tuple)
+    layers: Sequence[PayloadLayer] = attrs.field(default=(), converter=_fixed)
     max_bytes: int = wire.MAX_BYTES
-    renamed: Mapping[str, type] = attrs.field(factory=dict, converter=dict, hash=False)
+    renamed: Mapping[str, type] = attrs.field(factory=dict, converter=_copied, hash=False)
     _reader: Reader = attrs.field(init=False, repr=False, eq=False)
     _unpack: Callable[[Any], Any] = attrs.field(init=False, repr=False, eq=False)
     _converter: Converter = attrs.field(init=False, repr=False, eq=False)
@@ -81,7 +89,8 @@ class Codec:
         try:
             return self._unpack(data)
         except Exception as error:  # a frame, which is rare, or a payload that cannot be read
-            return self._decode_framed(data, as_type, error)
+            failure = error
+        return self._decode_framed(data, as_type, failure)
 
     def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Write the arguments of a call. Paths in an `EncodeError` start at `args` or `kwargs`."""
@@ -118,10 +127,7 @@ class Codec:
         try:
             return self.encode(exc)
         except EncodeError:  # larger than this codec allows, or the stack was nearly used up
-            short = type(exc).__name__ if not exc.args else f"{type(exc).__name__}: {exc.args[0]!s:.200}"
-            kind = f"{type(exc).__module__}:{type(exc).__qualname__}"
-            body = {"type": kind, "message": short.encode("utf-8", "backslashreplace").decode()}
-            return self._layered(pack(wire.Ext(wire.ERROR, pack(body))))
+            return self._layered(pack(wire.Ext(wire.ERROR, pack(bare(exc)))))
 
     def decode_error(self, data: bytes) -> BaseException:
         """Read an error: a fresh object at every call, made without calling its `__init__`. A type that is not known

@@ -14,21 +14,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
 from dalsegno.core.errors import Cancelled, DecodeError, RemoteError
 from dalsegno.core.values import wire
-from dalsegno.core.values.carrier import Carrier
+from dalsegno.core.values.carrier import Carrier, Lowering, Restoring
 from dalsegno.core.values.classes import name_of
 from dalsegno.core.values.refusal import short_repr
 from dalsegno.core.values.shapes import HEAP_TYPE
 from dalsegno.core.values.wire import pack
-
-if TYPE_CHECKING:
-    from dalsegno.core.values.lowering import Walk
-    from dalsegno.core.values.reading import Reader
 
 CHAIN_MAX: Final = 16  # errors inside one another; a chain longer than this is a loop somewhere
 ERRORS_MAX: Final = 512  # errors in one tree, so that causes that are attributes as well cannot double without end
@@ -79,20 +75,29 @@ class _Account:
         return text
 
 
-def _lower_error(error: BaseException, walk: Walk) -> object:
+def _lower_error(error: BaseException, walk: Lowering) -> object:
     outermost = walk.account is None
     if outermost:
         walk.account = _Account()
     try:
         if not walk.account.admits(error):
-            return {"type": name_of(type(error)), "message": _message(error)[:MARKER_MAX]}
+            return bare(error)
         return _node(error, walk)
     finally:
         if outermost:
             walk.account = None
 
 
-def _node(error: BaseException, walk: Walk) -> dict[str, Any]:
+def bare(error: BaseException) -> dict[str, str]:
+    """Give what is left of an error when there is no room for more: its type, and the beginning of its message."""
+    return {"type": name_of(type(error)), "message": _printable(_message(error)[:MARKER_MAX])}
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _node(error: BaseException, walk: Lowering) -> dict[str, Any]:
     account: _Account = walk.account
     account.errors -= 1
     account.open.add(id(error))
@@ -115,7 +120,7 @@ def _node(error: BaseException, walk: Walk) -> dict[str, Any]:
     return {key: item for key, item in node.items() if item not in ("", [], {}, False)}
 
 
-def _part(value: Any, walk: Walk) -> Any:
+def _part(value: Any, walk: Lowering) -> Any:
     """An argument or attribute, or the marker that stands for it."""
     depth = walk.depth
     try:
@@ -127,7 +132,7 @@ def _part(value: Any, walk: Walk) -> Any:
         walk.depth = depth
         kind = type(value)
         marker = f"<not stored: {kind.__module__}.{kind.__qualname__} {short_repr(value, MARKER_MAX)}>"
-        lowered = marker.encode("utf-8", "backslashreplace").decode()
+        lowered = _printable(marker)
         size = len(lowered)
     walk.account.bytes -= size
     return lowered
@@ -187,7 +192,7 @@ def _traceback(error: BaseException) -> str:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _restore_error(node: Any, reader: Reader) -> BaseException:
+def _restore_error(node: Any, reader: Restoring) -> BaseException:
     name, message = node["type"], node.get("message", "")
     args, attributes = node.get("args", []), node.get("attributes", {})
     members = [_restore_error(member, reader) for member in node.get("members", ())]
@@ -233,7 +238,7 @@ def _instance(cls: type[BaseException], args: tuple[Any, ...], members: list[Bas
     return error
 
 
-def _restore_links(error: BaseException, node: Any, reader: Reader) -> None:
+def _restore_links(error: BaseException, node: Any, reader: Restoring) -> None:
     for note in node.get("notes", ()):
         error.add_note(str(note))
     if "cause" in node:

@@ -9,14 +9,12 @@ the model goes through `model_dump_json` and `model_validate_json`, provided tha
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dalsegno.core.errors import DecodeError
+from dalsegno.core.values.carrier import Lowering
 from dalsegno.core.values.classes import name_of
 from dalsegno.core.values.refusal import Refusal
-
-if TYPE_CHECKING:
-    from dalsegno.core.values.lowering import Walk
 
 AS_STATE: Final = 0
 AS_JSON: Final = 1
@@ -29,7 +27,7 @@ def is_model(cls: type) -> bool:
     return base is not None and cls is not base and issubclass(cls, base)
 
 
-def lower(value: Any, walk: Walk) -> object:
+def lower(value: Any, walk: Lowering) -> object:
     """Give the body of a model's record: its class's name, the form, and its state in this form."""
     name = name_of(type(value))
     depth = walk.depth
@@ -43,7 +41,7 @@ def lower(value: Any, walk: Walk) -> object:
         return [name, AS_JSON, text]
 
 
-def _lower_state(value: Any, walk: Walk) -> object:
+def _lower_state(value: Any, walk: Lowering) -> object:
     state = value.__getstate__()
     known = type(value).model_fields
     fields = {key: item for key, item in state["__dict__"].items() if key in known}  # leaves cached properties behind
@@ -61,7 +59,7 @@ def _lower_state(value: Any, walk: Walk) -> object:
 def _as_json(value: Any) -> str | None:
     """The model as JSON, or None where that would not bring back an equal one (a `SecretStr` shows only asterisks)."""
     try:
-        text: str = value.model_dump_json(round_trip=True, by_alias=True)
+        text: str = value.model_dump_json(round_trip=True, by_alias=True, exclude_unset=True)
         again = type(value).model_validate_json(text)
     except Exception:  # whatever the model's own serializers and validators raise
         return None

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dalsegno.core.errors import DecodeError
 from dalsegno.core.values import models, wire
-from dalsegno.core.values.carrier import Carrier
+from dalsegno.core.values.carrier import Carrier, Lowering, Restoring
 from dalsegno.core.values.classes import check_findable, name_of, unknown
 from dalsegno.core.values.refusal import Refusal
 from dalsegno.core.values.shapes import shape_of
-
-if TYPE_CHECKING:
-    from dalsegno.core.values.lowering import Walk
-    from dalsegno.core.values.reading import Reader
 
 
 def carrier_for(cls: type) -> Carrier | None:
@@ -34,7 +30,7 @@ def carrier_for(cls: type) -> Carrier | None:
 # --- data classes --------------------------------------------------------------------------------------------------
 
 
-def _lower_record(value: Any, walk: Walk) -> object:
+def _lower_record(value: Any, walk: Lowering) -> object:
     shape = shape_of(type(value))
     assert shape is not None, "carrier_for found one"
     fields, extras = shape.take_apart(value)
@@ -44,7 +40,7 @@ def _lower_record(value: Any, walk: Walk) -> object:
     return body
 
 
-def _restore_record(body: Any, reader: Reader) -> object:
+def _restore_record(body: Any, reader: Restoring) -> object:
     name, fields, *extras = body
     cls = reader.find(name)
     try:
@@ -66,14 +62,14 @@ RECORD = Carrier(wire.RECORD, None, _lower_record, _restore_record, _show_record
 # --- enums ---------------------------------------------------------------------------------------------------------
 
 
-def _lower_enum(value: enum.Enum, walk: Walk) -> object:
+def _lower_enum(value: enum.Enum, walk: Lowering) -> object:
     """A member goes by its name, so that its value may change; a combination of flags has no name, only a number."""
     if isinstance(value, enum.Flag):
         return [name_of(type(value)), walk.lower(value.value)]
     return [name_of(type(value)), walk.lower(value.name)]
 
 
-def _restore_enum(body: Any, reader: Reader) -> object:
+def _restore_enum(body: Any, reader: Restoring) -> object:
     name, member = body
     cls = reader.find(name)
     if not isinstance(cls, enum.EnumMeta):
@@ -98,7 +94,7 @@ ENUM = Carrier(wire.ENUM, None, _lower_enum, _restore_enum, _show_enum)
 # --- pydantic models -----------------------------------------------------------------------------------------------
 
 
-def _restore_model(body: Any, reader: Reader) -> object:
+def _restore_model(body: Any, reader: Restoring) -> object:
     name, form, state = body
     cls = reader.find(name)
     if cls is None or not models.is_model(cls):
