@@ -5,7 +5,6 @@ read: a run's history is one range in order, its inbox another, the timers one r
 
     m name                       counters and the format number
     r run                        the run's record
-    h run index                  its history, one event each
     i run seq                    its inbox
     p run key                    what it published
     u run deadline key           its timers (to find them when it closes)
@@ -15,9 +14,12 @@ read: a run's history is one range in order, its inbox another, the timers one r
     n seq                        which run a waiting message belongs to, for the news
     d id digest, key digest      a deduplication key, and the run that accepted it
     x run                        a purged run with records still to be deleted
+    z run index                  a run's history, one event each
 
 A run's number takes 5 bytes, an event index 4, a sequence number 6: with the 4 bytes of checksum an event costs 14
-bytes beyond itself. Texts stand in keys as they are while they are short (LMDB allows 511 bytes); a longer one is
+bytes beyond itself. Histories stand last of all: where the newest run's events are the last keys of the store, pages
+are filled to the brim before the next is begun; with anything behind them they would be split in the middle, and half
+of each left empty. Texts stand in keys as they are while they are short (LMDB allows 511 bytes); a longer one is
 replaced by its digest, and the full text stands in the record.
 """
 
@@ -33,7 +35,7 @@ FORMAT = 1
 
 FIRST_GENERATION = 1
 
-META, RUN, HISTORY, INBOX, PUBLISHED, TIMERS_OF = b"m", b"r", b"h", b"i", b"p", b"u"
+META, RUN, HISTORY, INBOX, PUBLISHED, TIMERS_OF = b"m", b"r", b"z", b"i", b"p", b"u"
 BY_ID, BY_STATUS, BY_DEADLINE, NEWS, DEDUP, PURGING = b"w", b"s", b"t", b"n", b"d", b"x"
 
 FORMAT_KEY = META + b"format"

@@ -60,9 +60,10 @@ class OrderedStore(Backend):
         as `StoreError`s.
         """
 
-    def begin_growing(self) -> AbstractContextManager[KeyValueTransaction]:
-        """Begin a write transaction for new runs and messages, which a store that is getting full refuses first, so
-        that the runs it has already taken in find room to end."""
+    def begin_growing(self, new_work: bool) -> AbstractContextManager[KeyValueTransaction]:
+        """Begin a write transaction that will make the store bigger, which one with a limit refuses with `StoreFull`
+        while it is full. `new_work` (new runs and messages from outside) is refused before transitions are, so that
+        the runs which are there already find room to end; claims and purges are never refused so."""
         return self.begin(True)
 
     @abstractmethod
@@ -128,7 +129,7 @@ class OrderedStore(Backend):
         return self.write(runs, (), (), 0)[0]
 
     def commit(self, transitions: Sequence[Transition]) -> list[Verdict]:
-        with self.begin(True) as txn:
+        with self.begin_growing(False) as txn:
             batch = Batch(txn)
             apply = batch.apply
             verdicts = [apply(transition) for transition in transitions]
@@ -145,7 +146,7 @@ class OrderedStore(Backend):
         """All in one commit: first the creations, then the transitions, then the messages."""
         for new in creations:
             layout.check_workflow_id(new.workflow_id)
-        with self.begin_growing() if creations or messages else self.begin(True) as txn:
+        with self.begin_growing(bool(creations or messages)) as txn:
             batch = Batch(txn, at_us)
             created = [batch.create(new) for new in creations]
             verdicts = [batch.apply(transition) for transition in transitions]

@@ -1,0 +1,337 @@
+"""One LMDB environment, as safe as LMDB lets it be.
+
+LMDB allows an environment to be open once in a process, so all handles of this process on one store share an
+`Environment`, which the process's `Environments` keeps and counts. It knows what LMDB leaves to its users:
+
+* A commit that fails may have been applied, and after an I/O error LMDB refuses everything until it is opened anew. So
+  after a failed commit the caller gets `UnknownOutcome`, and the environment is opened anew before its next use.
+* Another process may have made the map bigger; then beginning a transaction fails until the new size is adopted, which
+  may only happen while no transaction of this process is open. Transactions are counted for both.
+* A child made by `fork` inherits an environment that seems to work and must not be used. In the child it is marked so;
+  opening the store there opens it properly.
+* If the lock file is replaced, two writers can be at work at once and commits are lost. So its identity is compared
+  before each write, and the environment used no more once it has changed.
+* A reader that was killed pins old pages until somebody looks; `reader_check` is called at opening, regularly, and when
+  the store is full.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import attrs
+import lmdb
+
+from dalsegno.backends.lmdb_folder import DATA, LOCK, EngineLock, check_folder, flush_folder
+from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreFull, StoreUnusable, UnknownOutcome
+
+LIB_VERSION = (
+    0  # 0.9, the format every tool reads; given always, since a variable of the environment changes the default
+)
+MAP_SIZE_LEAST = 16 << 20
+MAX_READERS = 510  # of all processes; each slot is 64 bytes of the lock file
+WRITES_A_READER_CHECK = 1000
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORKED = (
+    "this store was opened before the process was forked, and LMDB cannot be used across a fork. "
+    "Open it again in the child."
+)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Settings:
+    """How an environment is opened."""
+
+    full: bool
+    map_size: int
+    allow_remote: bool
+    read_only: bool
+
+
+class Environment:
+    """An LMDB environment, shared by all handles of this process on one store."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.handles = 1
+        self.unusable = ""
+        new = check_folder(folder, allow_remote=settings.allow_remote, read_only=settings.read_only)
+        self.raw = self._open()
+        if new:
+            flush_folder(folder)
+        self._lock_path = os.fspath(folder / LOCK)
+        self._lock_identity = identity(folder / LOCK)
+        self.identity = identity(folder / DATA)
+        self._writer = threading.Lock()
+        self._gate = threading.Condition(threading.Lock())
+        self._active = 0
+        self._broken = False
+        self._writes = 0
+
+    def _open(self) -> lmdb.Environment:
+        """Open it, with as much address space as there is: asked for less and less, never less than the file needs."""
+        settings, data = self.settings, self.folder / DATA
+        least = max(MAP_SIZE_LEAST, data.stat().st_size if data.exists() else 0)
+        map_size = max(settings.map_size, least)
+        while True:
+            try:
+                raw = lmdb.open(
+                    os.fspath(self.folder),
+                    map_size=map_size,
+                    metasync=settings.full,
+                    readonly=settings.read_only,
+                    max_readers=MAX_READERS,
+                    lib_version=LIB_VERSION,
+                )
+            except lmdb.MemoryError as error:
+                if map_size == least:
+                    raise StoreUnusable(f"{self.folder} cannot be opened: no memory for its map") from error
+                map_size = max(map_size // 2, least)
+            except lmdb.Error as error:
+                raise cannot_open(self.folder, error) from error
+            else:
+                raw.reader_check()
+                return raw
+
+    def close(self) -> None:
+        """Close it once no transaction is open. What a relaxed store still owes to the disk is flushed first."""
+        with self._gate:
+            self._gate.wait_for(lambda: not self._active)
+            self.unusable = "this store was closed"
+            if not self.settings.full and not self.settings.read_only and not self._broken:
+                try:
+                    self.raw.sync(True)
+                except lmdb.Error:
+                    pass  # relaxed promises nothing that this would break
+            self.raw.close()
+
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def enter(self, write: bool) -> lmdb.Transaction[bytes]:
+        """Begin a transaction. Each is to be followed by `leave`, on the same thread."""
+        if write:
+            self._writer.acquire()
+        try:
+            with self._gate:
+                if self.unusable:
+                    raise StoreUnusable(self.unusable)
+                if self._broken:
+                    self._reopen()
+                self._active += 1
+            try:
+                if write:
+                    self._before_write()
+                return self._begin(write)
+            except BaseException:
+                self._count_down()
+                raise
+        except BaseException:
+            if write:
+                self._writer.release()
+            raise
+
+    def leave(self, write: bool) -> None:
+        """A transaction of `enter` has ended."""
+        self._count_down()
+        if write:
+            self._writer.release()
+
+    def _count_down(self) -> None:
+        with self._gate:
+            self._active -= 1
+            if not self._active:
+                self._gate.notify_all()
+
+    def _begin(self, write: bool) -> lmdb.Transaction[bytes]:
+        try:
+            return self.raw.begin(write=write)
+        except lmdb.MapResizedError:
+            self._adopt_map_size()
+        except lmdb.ReadersFullError:
+            self.raw.reader_check()
+        except lmdb.Error as error:
+            raise self.failed(error) from error
+        try:
+            return self.raw.begin(write=write)
+        except lmdb.Error as error:
+            raise self.failed(error) from error
+
+    def _adopt_map_size(self) -> None:
+        """Take the size that another process gave the map. Called by one who is counted, and has no transaction yet."""
+        with self._gate:
+            self._active -= 1
+            self._gate.wait_for(lambda: not self._active)
+            try:
+                self.raw.set_mapsize(0)
+            finally:
+                self._active += 1
+
+    def _before_write(self) -> None:
+        try:
+            found = os.stat(self._lock_path)
+            replaced = (found.st_dev, found.st_ino) != self._lock_identity
+        except FileNotFoundError:
+            replaced = True
+        if replaced:
+            self.unusable = (
+                f"{self._lock_path} was deleted or replaced while the store was open: others may be writing to it "
+                "without knowing of us. Nothing more is written here; close every program that uses it, then reopen."
+            )
+            raise StoreUnusable(self.unusable)
+        self._writes += 1
+        if self._writes % WRITES_A_READER_CHECK == 0:
+            self.raw.reader_check()
+
+    def last_transaction(self) -> int:
+        """The number of the last commit, of whichever process."""
+        if self.unusable:
+            raise StoreUnusable(self.unusable)
+        with self._gate:
+            return self.raw.info()["last_txnid"]
+
+    # --- failures --------------------------------------------------------------------------------------------------
+
+    def failed(self, error: lmdb.Error) -> StoreError:
+        """The error to raise for one that came before or outside a commit: nothing was applied."""
+        if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError) or error.code in _NO_ROOM:
+            return self._full(error)
+        if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+            return StoreDamaged(f"{self.folder}: {error}", key="", run=None, event=None)
+        if isinstance(error, lmdb.ReadersFullError):
+            return StoreError(f"{self.folder} has {MAX_READERS} readers already, of all processes together")
+        if isinstance(error, lmdb.ReadonlyError):
+            return StoreUnusable(f"{self.folder} was opened for reading only")
+        self._broken = True
+        return StoreUnusable(f"{self.folder}: {error}. It will be opened anew when it is next used.")
+
+    def commit_failed(self, error: lmdb.Error) -> StoreError:
+        """The error to raise for a failed commit, which may nevertheless have been applied."""
+        if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError):
+            return self._full(error)  # LMDB found no page to write to, so that it wrote nothing
+        if error.code in _NO_ROOM and self._usable():
+            return self._full(error)  # it failed before the header page: otherwise LMDB would be in a panic now
+        self._broken = True
+        return UnknownOutcome(
+            f"{self.folder}: the commit failed ({error}), and may or may not have been applied. "
+            "The store will be opened anew when it is next used."
+        )
+
+    def _usable(self) -> bool:
+        try:
+            self.raw.begin(write=True).abort()
+        except lmdb.Error:
+            return False
+        return True
+
+    def _full(self, error: lmdb.Error) -> StoreFull:
+        try:
+            self.raw.reader_check()  # a killed reader may be what keeps old pages from being used again
+        except lmdb.Error:
+            pass  # the next opening will find out what is wrong
+        where = "its map" if isinstance(error, lmdb.MapFullError) else "its disk"
+        return StoreFull(f"{self.folder} has no more room: {where} is full ({error}). Nothing was written.")
+
+    def _reopen(self) -> None:
+        """Close and open it, after a failure. Called with the gate held."""
+        self._gate.wait_for(lambda: not self._active)
+        if not self._broken:
+            return  # somebody else did while we waited
+        self.raw.close()
+        check_folder(self.folder, allow_remote=True, read_only=self.settings.read_only)
+        self.raw = self._open()
+        self._broken = False
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What names a file, whatever its path."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def cannot_open(folder: Path, error: lmdb.Error) -> StoreUnusable:
+    """Why LMDB would not open a folder, and what that usually means."""
+    if isinstance(error, lmdb.LockError):
+        cause = (
+            "its lock table was refused. Two containers with process ids of their own cannot share a store: give them "
+            "one process namespace, or each a store of its own"
+        )
+    elif isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError):
+        cause = "its data file was not written by LMDB 0.9, or its beginning is damaged"
+    else:
+        cause = str(error)
+    return StoreUnusable(f"{folder} cannot be opened: {cause} ({error})")
+
+
+class Environments:
+    """The environments open in this process, by the identity of their data files.
+
+    There is one of these for the process (`ENVIRONMENTS`), because the limits it keeps are the process's: LMDB's locks
+    and the state that `fork` copies.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, int], Environment] = {}
+        self._inherited: list[Environment] = []
+        self._engine_locks: set[EngineLock] = set()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def open(self, folder: Path, settings: Settings) -> Environment:
+        """The environment of a folder: the one that is open, or a new one. `close` it when done."""
+        with self._lock:
+            while self._inherited:
+                self._inherited.pop().raw.close()
+            data = folder / DATA
+            found = self._open.get(identity(data)) if data.is_file() else None
+            if found is None:
+                found = Environment(folder, settings)
+                self._open[found.identity] = found
+                return found
+            if settings.full and not found.settings.full:
+                raise BadOption(f"{folder} is open in this process with durability 'relaxed': it cannot be 'full' too")
+            if found.settings.read_only and not settings.read_only:
+                raise BadOption(f"{folder} is open in this process for reading only: close that one first")
+            found.handles += 1
+            return found
+
+    def close(self, environment: Environment) -> None:
+        """Give back what `open` answered."""
+        with self._lock:
+            environment.handles -= 1
+            if environment.handles or self._open.get(environment.identity) is not environment:
+                return
+            del self._open[environment.identity]
+            environment.close()
+
+    def hold(self, folder: Path, owner: str) -> EngineLock:
+        """Take the engine's lock of a folder."""
+        lock = EngineLock(folder, owner)
+        self._engine_locks.add(lock)
+        return lock
+
+    def release(self, lock: EngineLock) -> None:
+        """Give back what `hold` answered."""
+        self._engine_locks.discard(lock)
+        lock.release()
+
+    def _after_fork(self) -> None:
+        """In the child: what was inherited is not ours. Its memory is kept until a store is opened here, since closing
+        could wait for a lock that no thread of the child will ever give back."""
+        self._lock = threading.Lock()
+        for environment in self._open.values():
+            environment.unusable = _FORKED
+            environment._gate = threading.Condition(threading.Lock())
+            environment._writer = threading.Lock()
+        self._inherited += self._open.values()
+        self._open = {}
+        for lock in self._engine_locks:
+            lock.release()
+        self._engine_locks = set()
+
+
+ENVIRONMENTS = Environments()

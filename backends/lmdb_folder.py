@@ -1,0 +1,191 @@
+"""The folder an LMDB store lives in: what is looked at before LMDB touches it, and who may be its engine.
+
+LMDB trusts its surroundings: on a network file system its locks do not hold, a file cut short kills the process that
+reads it, and somebody else's folder would get its files put among theirs. So all that is looked at first, and refused
+with a sentence that says what is there and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from dalsegno.backends.lmdb_pages import missing_page
+from dalsegno.core.errors import BadOption, StoreInUse, StoreUnusable
+
+DATA, LOCK, ENGINE_LOCK = "data.mdb", "lock.mdb", "engine.lock"
+_OURS = {DATA, LOCK, ENGINE_LOCK, "lost+found"}
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+# File systems on which LMDB's shared memory map or its locks do not work between machines, or not at all.
+_REMOTE = {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"}
+_REMOTE |= {"nfs4", "ocfs2", "orangefs", "overlay", "smb2", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs"}
+
+
+def locate(location: str) -> Path:
+    """The folder that a location names."""
+    if not location or "\0" in location:
+        raise BadOption(f"{location!r} names no folder: write 'lmdb:PATH'")
+    return Path(location).expanduser()
+
+
+def check_folder(folder: Path, *, allow_remote: bool, read_only: bool) -> bool:
+    """See that a folder can hold a store, and answer whether it is a new one. Raises `StoreUnusable`."""
+    try:
+        new = _check_content(folder, read_only)
+    except OSError as error:
+        raise StoreUnusable(f"{folder} cannot be opened as a store: {error.strerror or error}") from error
+    if not allow_remote:
+        kind = file_system(folder.parent if new and not folder.exists() else folder)
+        if kind in _REMOTE or kind.startswith("fuse."):
+            raise StoreUnusable(
+                f"{folder} is on a file system of type {kind!r}, where LMDB's locks and memory map are not reliable. "
+                "Use a folder on a local disk, or pass allow_remote=True if only this machine ever opens it.",
+                file_system=kind,
+            )
+    if not new:
+        missing = missing_page(folder / DATA)
+        if missing:
+            raise StoreUnusable(
+                f"{folder / DATA} was cut short: {missing}. Restore it from a copy; opening it would crash Python."
+            )
+    return new
+
+
+def _check_content(folder: Path, read_only: bool) -> bool:
+    """Whether a store would be new here. Raises `StoreUnusable` or `OSError`."""
+    if not folder.exists():
+        if read_only:
+            raise StoreUnusable(f"{folder} is not there, so there is nothing to read")
+        if not folder.parent.is_dir():
+            raise StoreUnusable(f"{folder} cannot be created: {folder.parent} is not a folder. Create that one first.")
+        if not os.access(folder.parent, os.W_OK | os.X_OK):
+            raise StoreUnusable(f"{folder} cannot be created: {folder.parent} is not writable")
+        return True
+    if not folder.is_dir():
+        raise StoreUnusable(f"{folder} is a file, and a store is a folder. Name another path.")
+    content = {entry.name for entry in os.scandir(folder)}
+    if DATA not in content:
+        foreign = sorted(content - _OURS)
+        if foreign:
+            raise StoreUnusable(
+                f"{folder} is no store and not empty either (it holds {foreign[0]!r}). Name an empty or a new folder."
+            )
+        if read_only:
+            raise StoreUnusable(f"{folder} is empty, so there is nothing to read")
+    if not read_only and not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreUnusable(f"{folder} is not writable. Open it with read_only=True to look at it.")
+    for name in content & {DATA, LOCK}:
+        if not read_only and not os.access(folder / name, os.R_OK | os.W_OK):
+            raise StoreUnusable(f"{folder / name} is not writable. Open the store with read_only=True to look at it.")
+    return DATA not in content
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system a folder is on, or an empty text where the system does not tell."""
+    try:
+        lines = _MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ""  # not Linux
+    place = os.path.realpath(folder)
+    best, kind = "", ""
+    for line in lines:
+        fields = line.split(" ")
+        point = (
+            fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape") if "\\" in fields[4] else fields[4]
+        )
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):  # of two mounts on one point the later is the one that is seen
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a new folder, and its own in its parent, survive a power cut. LMDB does not."""
+    for path in (folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def whereabouts() -> dict[str, Any]:
+    """Who this process is, in words that mean something on another day and in another container."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "boot": _read(_BOOT_ID),
+        "pid_namespace": _link(_PID_NAMESPACE),
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+class EngineLock:
+    """The right to be the engine of a store: a lock on a file in its folder, gone with the process that holds it.
+
+    It is a lock on an open file, not on a process, so that two engines in one process exclude each other too. The
+    text in the file is for people; whoever reads it may read that of somebody who is gone.
+    """
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        """Raises `StoreInUse`, saying who holds it."""
+        self.owner = owner
+        path = folder / ENGINE_LOCK
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            held = error.errno in (errno.EAGAIN, errno.EACCES)
+            text = os.read(self._descriptor, 4096) if held else b""
+            os.close(self._descriptor)
+            if held:
+                raise _in_use(folder, text) from None
+            raise StoreUnusable(f"{path} cannot be locked: {error.strerror}") from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps({**whereabouts(), "owner": owner}).encode() + b"\n", 0)
+
+    def release(self) -> None:
+        """Let go. In a forked child this closes the child's copy and leaves the parent's lock as it is."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _in_use(folder: Path, text: bytes) -> StoreInUse:
+    try:
+        holder = json.loads(text)
+        who = f"process {holder['pid']} on {holder['host']} ({holder['owner']})"
+    except (ValueError, KeyError, TypeError):
+        holder, who = {}, "a process that has not yet written its name"
+    here = whereabouts()
+    if holder and holder.get("pid_namespace") != here["pid_namespace"]:
+        who += ", whose process id counts in another container"
+    return StoreInUse(
+        f"{folder} has an engine already: {who}. One store has one engine: stop that one, or give this one a store of "
+        "its own. Reading it, and `dalsegno signal`, `cancel` and `start`, work beside a running engine.",
+        owner=holder.get("owner", ""),
+        pid=holder.get("pid"),
+        host=holder.get("host", ""),
+    )
