@@ -126,8 +126,10 @@ def show(result: DemoResult, *, json: bool, console: Console) -> None:
 def _timeline_table(result: DemoResult) -> Table:
     """The longest stretches, drawn to scale; a red line marks each kill."""
     table = Table(title="Where the time went", title_justify="left", box=None, padding=(0, 1), expand=False)
-    for name, justify in (("", "left"), ("steps", "right"), ("seconds", "right"), ("", "left")):
-        table.add_column(name, justify=justify, no_wrap=True, max_width=28 if not table.columns else None)
+    table.add_column(no_wrap=True, max_width=28)
+    table.add_column("steps", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column(no_wrap=True)
     chosen = sorted(result.bars, key=lambda bar: bar.begin - bar.end)[:BARS_SHOWN]
     for bar in sorted(chosen, key=lambda bar: bar.begin):
         steps = f"{bar.steps:,}" if bar.steps else ""

@@ -158,12 +158,12 @@ class Demo:
     def histories(self) -> Iterator[tuple[Run[Any], list[Any]]]:
         """The audit and its children, each with its history."""
         if run := self.run():
-            history = list(run.history())
+            history: list[Any] = [*run.history()]
             yield run, history
             for event in history:
                 if type(event).__name__ == "ChildStarted":
                     child: Run[Any] = self.client.get(event.workflow_id)
-                    yield child, list(child.history())
+                    yield child, [*child.history()]
 
     def recorded(self) -> list[str]:
         """The keys of all steps whose outcome stands in a history."""

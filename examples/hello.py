@@ -1,8 +1,8 @@
 """Ten lines of workflow, a crash in the middle, and the resume.
 
-$ python -m dalsegno.examples.hello --crash     # dies while it greets Bob, as if the power went
+$ python -m dalsegno.examples hello --crash     # dies while it greets Bob, as if the power went
 Hello, Ada!
-$ python -m dalsegno.examples.hello             # goes on where it stood; Ada is not greeted again
+$ python -m dalsegno.examples hello             # goes on where it stood; Ada is not greeted again
 Hello, Bob!
 Hello, Cyd!
 3 greeted
@@ -58,7 +58,3 @@ def main() -> None:
     with Engine(options.store, workflows=[greet_all], steps=[greet]) as engine:
         run = engine.start(greet_all, ["Ada", "Bob", "Cyd"], id="hello")
         print(f"{run.result()} greeted")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,12 +10,15 @@
 No pickle: a model here is its coefficients and its intercepts, so what is deployed is data that can be read, compared
 and loaded anywhere, and loading it runs nobody's code. Files are named by the step that made them, so a step that is
 repeated after a crash writes the same file again.
+
+    $ python -m dalsegno.examples pipeline ./digits
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +32,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import MultinomialNB
 
-from dalsegno import All, Engine, Flow, Map, Permanent, Publish, Receive, step, workflow
+from dalsegno import All, Engine, Flow, Map, Permanent, Publish, Receive, collect, step, workflow
 from dalsegno.examples.audit_report import write_whole
 
 Floats = npt.NDArray[np.float64]
@@ -175,9 +178,6 @@ def verify(path: str, dataset: Dataset, expected: float) -> float:
     return found
 
 
-STEPS = [prepare, train, evaluate, deploy, verify]
-
-
 @workflow
 def train_and_deploy(
     folder: str, target: str, candidates: list[str], seed: int = 0, patience: timedelta = timedelta(days=7)
@@ -204,12 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train models on the digits, ask, deploy the best.")
     parser.add_argument("folder", help="where the store, the candidates and the deployed model go")
     folder = Path(parser.parse_args().folder)
-    with Engine(f"lmdb:{folder / 'store'}", workflows=[train_and_deploy], steps=STEPS) as engine:
+    with Engine(f"lmdb:{folder / 'store'}", workflows=collect(sys.modules[__name__])) as engine:
         run = engine.start(train_and_deploy, str(folder / "work"), str(folder / "model.json"), [*TRAINERS], id="digits")
         answer = input("Deploy the best candidate? [y/N] ")
         run.signal("approval", Approval(granted=answer.lower().startswith("y"), by="the command line"), dedup="answer")
         print(run.result(), run.state["scores"])
-
-
-if __name__ == "__main__":
-    main()

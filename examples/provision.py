@@ -10,12 +10,15 @@ cancels the run meanwhile gets a clean machine too.
 A step may be repeated after a crash that fell between its work and the record of it. So each one looks first: what is
 there already is taken as done, and undoing what is not there does nothing. The undo of a step is put on the list
 *before* the step runs, for a step that fails half-way leaves halves behind.
+
+    $ python -m dalsegno.examples provision ./cluster              # and once more, with --remove
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from dalsegno import Command, Engine, Flow, Permanent, Publish, Retry, Shield, step, workflow
+from dalsegno import Command, Engine, Flow, Permanent, Publish, Retry, Shield, collect, step, workflow
 from dalsegno.examples.provision_cluster import Cluster, NotHealthy, is_running, make_private, place_programs
 
 
@@ -231,10 +234,6 @@ def deprovision(cluster: Cluster) -> Flow[None]:
     yield from _take_back([uninstall(cluster.folder), remove_data(cluster), stop(cluster)])
 
 
-STEPS = [install, initialise, start, check_health, create_roles, create_schema, migrate, verify]
-UNDO_STEPS = [uninstall, remove_data, stop, drop_roles, drop_schema]
-
-
 def main() -> None:
     """Provision a cluster, or remove it."""
     parser = argparse.ArgumentParser(description="Make a PostgreSQL cluster in a folder, durably.")
@@ -242,13 +241,9 @@ def main() -> None:
     parser.add_argument("--store", default="lmdb:./provision-store", help="where to remember (default: %(default)s)")
     parser.add_argument("--remove", action="store_true", help="stop it and remove everything of it")
     options = parser.parse_args()
-    with Engine(options.store, workflows=[provision, deprovision], steps=[*STEPS, *UNDO_STEPS]) as engine:
+    with Engine(options.store, workflows=collect(sys.modules[__name__])) as engine:
         made = engine.start(provision, options.folder, id=f"provision {options.folder}").result()
         if options.remove:
             engine.start(deprovision, made.cluster, id=f"deprovision {options.folder}").result()
         else:
             print(f"PostgreSQL {made.version} is up; psql -h {made.cluster.sockets} -U postgres")
-
-
-if __name__ == "__main__":
-    main()

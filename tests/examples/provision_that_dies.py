@@ -33,8 +33,11 @@ def dying(name: str, body: Any) -> Any:
     return work
 
 
-for step in provision.STEPS:
-    setattr(provision, step.name, attrs.evolve(step, fn=dying(step.name, step.fn)))
+STEPS = ["install", "initialise", "start", "check_health", "create_roles", "create_schema", "migrate", "verify"]
+
+for name in STEPS:
+    step = getattr(provision, name)
+    setattr(provision, name, attrs.evolve(step, fn=dying(name, step.fn)))
 
 with Engine(STORE, workflows=collect(provision)) as engine:
     print(engine.start(provision.provision, FOLDER, id="cluster").result(timeout=60).version)

@@ -12,17 +12,17 @@ from dalsegno import Engine
 from dalsegno.examples import hello
 
 
-def run(folder: Path, *arguments: str) -> tuple[int, list[str]]:
-    command = [sys.executable, "-m", "dalsegno.examples.hello", *arguments]
+def run_hello(folder: Path, *arguments: str) -> tuple[int, list[str]]:
+    command = [sys.executable, "-m", "dalsegno.examples", "hello", *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
     return done.returncode, done.stdout.splitlines()
 
 
 def test_the_crash_and_the_resume(tmp_path: Path):
     """What was greeted before the crash is not greeted again; a third start finds the result."""
-    assert run(tmp_path, "--crash") == (1, ["Hello, Ada!"])
-    assert run(tmp_path) == (0, ["Hello, Bob!", "Hello, Cyd!", "3 greeted"])
-    assert run(tmp_path) == (0, ["3 greeted"])
+    assert run_hello(tmp_path, "--crash") == (1, ["Hello, Ada!"])
+    assert run_hello(tmp_path) == (0, ["Hello, Bob!", "Hello, Cyd!", "3 greeted"])
+    assert run_hello(tmp_path) == (0, ["3 greeted"])
 
 
 def test_the_greeting_in_one_process(capfd: pytest.CaptureFixture[str]):
@@ -30,3 +30,10 @@ def test_the_greeting_in_one_process(capfd: pytest.CaptureFixture[str]):
     with Engine("memory:", workflows=[hello.greet_all], steps=[hello.greet]) as engine:
         assert engine.start(hello.greet_all, ["Ada", "Bob"]).result(timeout=10) == 2
     assert capfd.readouterr().out.splitlines() == ["Hello, Ada!", "Hello, Bob!"]
+
+
+def test_an_unknown_example_is_one_sentence(tmp_path: Path):
+    """Asked for what is not there, the examples say what is."""
+    command = [sys.executable, "-m", "dalsegno.examples", "goodbye"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "usage: python -m dalsegno.examples {hello,pipeline,provision} …\n")
