@@ -19,8 +19,8 @@ from rich.text import Text
 from dalsegno.examples.demo_proof import Kill, Proof
 from dalsegno.examples.ledger import Entry
 
-BAR_WIDTH = 48
-BARS_SHOWN = 14
+TEXT_WIDTH, BAR_WIDTH = 28, 60
+PACKAGES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Bar:
     """A stretch of the timeline, in seconds since the demo began: a package, a wait, a step of the audit itself."""
 
     what: str
-    steps: int
     begin: float
     end: float
+    steps: int = 1
+    package: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,22 @@ def timeline(began_at: float, histories: Sequence[Sequence[Any]], ledger: Iterab
     begun: dict[str, Any] = {}
     bars: list[Bar] = []
 
-    def add(what: str, steps: int, begin_us: int, end_us: int) -> None:
-        bars.append(Bar(what, steps, begin_us / 1e6 - began_at, end_us / 1e6 - began_at))
+    def add(what: str, begin_us: int, end_us: int, **more: Any) -> None:
+        bars.append(Bar(what, begin_us / 1e6 - began_at, end_us / 1e6 - began_at, **more))
 
     for event in histories[0]:
         match type(event).__name__:
             case "ChildStarted" | "TimerSet":
                 begun[event.id] = event
             case "ChildCompleted":
-                child = begun[event.id].workflow_id
-                add(f"package {folders.get(child, child)}", sizes.get(child, 0), begun[event.id].at_us, event.at_us)
+                child, began_us = begun[event.id].workflow_id, begun[event.id].at_us
+                what = f"package {folders.get(child, child)}"
+                add(what, began_us, event.at_us, steps=sizes.get(child, 0), package=True)
             case "StepCompleted":
-                add(event.name, 1, event.at_us - event.took_us, event.at_us)
+                add(event.name, event.at_us - event.took_us, event.at_us)
             case "SignalReceived":
                 waits = [one.at_us for one in begun.values() if getattr(one, "kind", "") == "receive"]
-                add(f"wait for {event.name}", 0, min(waits, default=event.at_us), event.at_us)
+                add(f"wait for {event.name}", min(waits, default=event.at_us), event.at_us, steps=0)
     return tuple(sorted(bars, key=lambda bar: bar.begin))
 
 
@@ -115,7 +117,7 @@ def show(result: DemoResult, *, json: bool, console: Console) -> None:
         console.print_json(data=result.as_data())
         return
     console.print()
-    console.print(_timeline_table(result))
+    console.print(_timeline_table(result, console.width))
     console.print(_proof_panel(result))
     if result.html:
         console.print(f"Report: [bold]{escape(result.html)}[/]", soft_wrap=True)
@@ -123,33 +125,37 @@ def show(result: DemoResult, *, json: bool, console: Console) -> None:
     console.print(f"Look at the histories yourself: [bold]{escape(look)}[/]", soft_wrap=True)
 
 
-def _timeline_table(result: DemoResult) -> Table:
-    """The longest stretches, drawn to scale; a red line marks each kill."""
+def _timeline_table(result: DemoResult, width: int) -> Table:
+    """The audit's own steps and the longest packages, drawn to scale; a red line marks each kill."""
     table = Table(title="Where the time went", title_justify="left", box=None, padding=(0, 1), expand=False)
-    table.add_column(no_wrap=True, max_width=28)
-    table.add_column("steps", justify="right")
-    table.add_column("seconds", justify="right")
-    table.add_column(no_wrap=True)
-    chosen = sorted(result.bars, key=lambda bar: bar.begin - bar.end)[:BARS_SHOWN]
-    for bar in sorted(chosen, key=lambda bar: bar.begin):
-        steps = f"{bar.steps:,}" if bar.steps else ""
-        table.add_row(Text(bar.what), steps, f"{bar.end - bar.begin:.2f}", _drawn(bar, result))
-    if hidden := len(result.bars) - len(chosen):
-        table.add_row(Text(f"and {hidden} shorter ones", style="dim"), "", "", "")
+    table.add_column(no_wrap=True, width=TEXT_WIDTH)
+    table.add_column("steps", justify="right", no_wrap=True, min_width=5)
+    table.add_column("seconds", justify="right", no_wrap=True, min_width=7)
+    room = max(10, min(BAR_WIDTH, width - TEXT_WIDTH - 20))
+    table.add_column(no_wrap=True, width=room)
+    packages = sorted((bar for bar in result.bars if bar.package), key=lambda bar: bar.begin - bar.end)
+    hidden = packages[PACKAGES_SHOWN:]
+    for bar in result.bars:
+        if bar not in hidden:
+            steps = f"{bar.steps:,}" if bar.steps else ""
+            table.add_row(Text(bar.what), steps, f"{bar.end - bar.begin:.2f}", _drawn(bar, result, room))
+    if hidden:
+        steps = f"{sum(bar.steps for bar in hidden):,}"
+        table.add_row(Text(f"{len(hidden)} shorter packages", style="dim"), Text(steps, style="dim"), "", "")
     return table
 
 
-def _drawn(bar: Bar, result: DemoResult) -> Text:
+def _drawn(bar: Bar, result: DemoResult, room: int) -> Text:
     def column(at: float) -> int:
-        return min(BAR_WIDTH - 1, max(0, int(at / result.seconds * BAR_WIDTH)))
+        return min(room - 1, max(0, int(at / result.seconds * room)))
 
     kills = {column(kill.at) for kill in result.kills}
     begin, end = column(bar.begin), column(bar.end)
     drawn = Text()
-    for place in range(BAR_WIDTH):
+    for place in range(room):
         inside = begin <= place <= end
         style = "red" if place in kills else "cyan"
-        drawn.append(("━" if inside else "┊") if place in kills else ("━" if inside else " "), style)
+        drawn.append("━" if inside else "┊" if place in kills else " ", style)
     return drawn
 
 
