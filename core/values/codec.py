@@ -174,8 +174,8 @@ class Codec:
         """Write JSON that came from outside as a loose payload, to be structured when it is read.
 
         >>> codec = Codec()
-        >>> codec.decode(codec.from_json([1, "2024-05-01"]), as_type=tuple[float, __import__("datetime").date])
-        (1.0, datetime.date(2024, 5, 1))
+        >>> codec.decode(codec.from_json([1, "x"]), as_type=tuple[float, str])
+        (1.0, 'x')
         """
         try:
             plain = json.loads(json.dumps(obj))

@@ -95,7 +95,7 @@ class Shape:
                 put(value, name, fields[name])
             elif name not in self.optional:
                 put(value, name, self._default(name, value))
-        if HASH_CACHE in self.cls.__dict__:
+        if HASH_CACHE in self.cls.__dict__:  # a slot, which attrs' own __init__ would have set
             put(value, HASH_CACHE, None)
 
     def _default(self, name: str, value: Any) -> Any:

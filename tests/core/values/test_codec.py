@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from dalsegno.core.errors import DecodeError, EncodeError
 from dalsegno.core.values.codec import Codec
 from dalsegno.core.values.plain import is_plain
-from tests.core.values.zoo import EXAMPLES, Box, Derived, Line, Order, same, zoo
+from tests.core.values.zoo import EXAMPLES, Box, Cached, CachedSlot, Derived, Line, Order, same, zoo
 
 ROOT = Path(__file__).resolve().parents[3]
 codec = Codec()
@@ -94,6 +94,16 @@ def test_an_object_is_restored_without_running_its_constructor_again() -> None:
     assert value.square == 9
     again = codec.decode(codec.encode(value))
     assert vars(again) == {"base": 3, "double": 6, "beside": ("not", "a field")}
+
+
+@pytest.mark.parametrize("cls", [Cached, CachedSlot])
+def test_a_hash_kept_in_an_object_is_not_stored(cls: Any) -> None:
+    """A hash is another one in the next process, so it is left behind, and does not change the bytes."""
+    fresh, used = cls("w"), cls("w")
+    hash(used)
+    assert codec.encode(used) == codec.encode(fresh)
+    assert hash(codec.decode(codec.encode(used))) == hash(fresh)
+    assert codec.decode(codec.encode({used: 1})) == {fresh: 1}
 
 
 def test_a_payload_over_the_limit_is_refused_with_both_numbers() -> None:
