@@ -321,7 +321,8 @@ class CallbackFailed(Event):
 
 @attrs.frozen(slots=True)
 class ChildStarted(Event):
-    """The child run was created, in the commit that records this."""
+    """The child run was created, in the commit that records this; `on_parent_close` is what becomes of it when this
+    run ends first."""
 
     tag: ClassVar[int] = 50
     at_us: int
@@ -330,6 +331,7 @@ class ChildStarted(Event):
     digest: bytes
     line: int
     workflow_id: str
+    on_parent_close: str = "cancel"
 
 
 @attrs.frozen(slots=True)

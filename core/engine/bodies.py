@@ -1,0 +1,195 @@
+"""Step bodies: what a job for the step crew is, what the body can know about itself, and how its outcome is judged.
+
+A body gets decoded copies of its arguments and its result is encoded before anyone sees it, so what the workflow gets
+live is what it gets on replay. The body runs on any thread; nothing here touches the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import attrs
+
+from dalsegno.core.engine.edge import Clock
+from dalsegno.core.errors import DataError, Permanent, RetryAfter, TimedOut, UseError
+from dalsegno.core.policies import StepOptions, seconds
+from dalsegno.core.values.codec import Codec
+
+_current: ContextVar[StepContext] = ContextVar("dalsegno_step")
+
+
+class Owner(Protocol):
+    """What a job knows of the run it belongs to."""
+
+    workflow_id: str
+    run_id: str
+    running: dict[str, Job]
+
+
+class Job:
+    """One attempt of one step: everything the crew needs to run it and the loop needs to place its outcome."""
+
+    __slots__ = (
+        "attempt",
+        "beat_us",
+        "cancel",
+        "error",
+        "fn",
+        "id",
+        "name",
+        "options",
+        "payload",
+        "result",
+        "run",
+        "thread",
+        "took_us",
+    )
+
+    def __init__(
+        self, run: Any, id: str, name: str, fn: Callable[..., Any], payload: bytes, options: StepOptions, attempt: int
+    ) -> None:
+        self.run: Any = run  # an Owner, and to the loop its LiveRun
+        self.id, self.name, self.fn, self.payload = id, name, fn, payload
+        self.options, self.attempt = options, attempt
+        self.result: bytes | None = None
+        self.error: BaseException | None = None
+        self.beat_us = self.took_us = 0
+        self.thread: threading.Thread | None = None
+        self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)
+
+
+class StepContext:
+    """What a step can know about itself; `step_context()` gives it.
+
+    `attempt` counts from 1. `idempotency_key` is the same over retries and replays: hand it to whatever must not be
+    done twice. `cancelled` turns true when nobody waits for the outcome any more (the run or branch was cancelled, the
+    attempt timed out): a long body should look at it and stop.
+    """
+
+    __slots__ = ("_clock", "_job", "details")
+
+    def __init__(self, job: Job, clock: Clock) -> None:
+        self._job, self._clock = job, clock
+        self.details: Any = None
+
+    @property
+    def attempt(self) -> int:
+        return self._job.attempt
+
+    @property
+    def run_id(self) -> str:
+        return str(self._job.run.run_id)
+
+    @property
+    def workflow_id(self) -> str:
+        return str(self._job.run.workflow_id)
+
+    @property
+    def step(self) -> str:
+        return self._job.name
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self._job.run.run_id}/{self._job.id}"
+
+    @property
+    def cancelled(self) -> bool:
+        return self._job.run.running.get(self._job.id) is not self._job
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the step is alive: its time-out starts anew. `details` can be read while it runs."""
+        self.details = details
+        self._job.beat_us = self._clock.steady_us()
+
+
+def step_context() -> StepContext:
+    """The context of the step whose body is running. Raises `UseError` outside of one.
+
+    >>> step_context()
+    Traceback (most recent call last):
+    ...
+    dalsegno.core.errors.UseError: step_context() is for step bodies; no step is running here
+    """
+    context = _current.get(None)
+    if context is None:
+        raise UseError("step_context() is for step bodies; no step is running here")
+    return context
+
+
+def run_body(job: Job, codec: Codec, clock: Clock) -> None:
+    """Run a plain function body and put its outcome into the job. Whatever the body raises is its outcome, too."""
+    begun = clock.steady_us()
+    job.beat_us = begun
+    token = _current.set(StepContext(job, clock))
+    try:
+        args, kwargs = codec.decode_call(job.payload)
+        result = job.fn(*args, **kwargs)
+        if inspect.isawaitable(result):
+            job.error = TypeError(f"step {job.name!r} returned {result!r}: define it with `async def` to await in it")
+            _dispose(result)
+        else:
+            job.result = codec.encode(result)
+    except BaseException as error:  # a step may raise anything, SystemExit too; none of it may end the thread
+        job.error = error
+    finally:
+        _current.reset(token)
+    job.took_us = clock.steady_us() - begun
+
+
+async def run_async_body(job: Job, codec: Codec, clock: Clock) -> None:
+    """The same for an `async def` body, on the engine's event loop."""
+    begun = clock.steady_us()
+    job.beat_us = begun
+    _current.set(StepContext(job, clock))  # each task has a context of its own
+    try:
+        args, kwargs = codec.decode_call(job.payload)
+        job.result = codec.encode(await job.fn(*args, **kwargs))
+    except BaseException as error:
+        job.error = error
+    job.took_us = clock.steady_us() - begun
+
+
+def _dispose(awaitable: Any) -> None:
+    """Close a coroutine nobody will await, so that it does not warn when it is collected."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()
+
+
+@attrs.frozen(slots=True)
+class Judgement:
+    """What follows from a failed attempt: another one after `delay_us`, or none (None), and the error to record."""
+
+    delay_us: int | None
+    error: BaseException
+
+
+def judge(job: Job, error: BaseException, spread: Callable[[], float]) -> Judgement:
+    """Whether a failed attempt is worth another, and when."""
+    retry = job.options.retry
+    told = error
+    if isinstance(error, Permanent) and isinstance(error.error, BaseException):
+        told = error.error
+    if (
+        isinstance(error, DataError)
+        or job.options.once
+        or job.attempt >= retry.max_attempts
+        or not retry.retries(error)
+    ):
+        return Judgement(None, told)
+    delay = seconds(error.delay) if isinstance(error, RetryAfter) else retry.delay(job.attempt, spread())
+    return Judgement(max(0, round(delay * 1_000_000)), told)
+
+
+def too_slow(job: Job) -> TimedOut:
+    """The error of an attempt that ran out of time."""
+    return TimedOut(
+        f"step {job.name!r} took longer than its timeout of {job.options.timeout:g} s (attempt {job.attempt})",
+        step=job.name,
+        attempt=job.attempt,
+        timeout=job.options.timeout,
+    )

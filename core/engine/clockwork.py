@@ -1,0 +1,100 @@
+"""The clockwork: everything that happens because time has passed. `tick()` does it once; a worker ticks on a thread,
+a simulator whenever its clock has moved.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dalsegno.core.engine.arrivals import MAIL
+from dalsegno.core.engine.committer import Committer
+from dalsegno.core.engine.live import LiveRun
+from dalsegno.core.engine.loop import Loop
+from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.store import Status
+
+TICK_S = 0.05
+"""How long a message from another process waits at most, and how often time-outs are looked at."""
+
+AFTER_FIRING_S = 0.002
+"""Between two looks at timers that are due but whose transitions are still on their way."""
+
+log = logging.getLogger("dalsegno.engine")
+
+
+class Clockwork:
+    """Fires timers, reads news from other processes, expires attempts, flushes what is old, puts idle runs away."""
+
+    def __init__(
+        self, around: Surroundings, loop: Loop, committer: Committer, *, put_away_after: float, live_max: int
+    ) -> None:
+        self._around, self._loop, self._committer = around, loop, committer
+        self._put_away_after_us, self._live_max = round(put_away_after * 1e6), live_max
+        self._stubborn: list[Any] = []  # generators that would not be put away: kept, so that nothing runs in them
+        self._news_seen = 0
+        self._changes: object = None
+
+    def recover(self) -> None:
+        """Claim every run with work to do, and try the blocked ones, for which the code may have been mended."""
+        backend, after = self._around.backend, 0
+        while numbers := backend.active(after):
+            for record in backend.claim(numbers, self._around.owner):
+                self._loop.adopt(record)
+            after = numbers[-1]
+        before: int | None = None
+        while blocked := backend.runs(status=[Status.BLOCKED], before=before):
+            for record in blocked:
+                if not record.reason.startswith("quarantined"):
+                    self._loop.deliver(record.number, MAIL)
+            before = blocked[-1].number
+        self._loop.next_deadline_us = backend.next_deadline_us()
+
+    def tick(self) -> None:
+        """Look at everything once. Cheap in a calm: one read of the store's change counter."""
+        loop = self._loop
+        if self._committer.stalled is not None:
+            self._committer.retry()
+        if loop.troubled:
+            loop.retry_troubled()
+        self._read_news()
+        loop.fire_timers()
+        loop.expire_attempts()
+        if loop.deferred:
+            loop.flush_old()
+        if loop.idle:
+            self._put_away()
+        if len(self._committer):
+            self._committer.lead()
+
+    def pause_s(self) -> float:
+        """How long nothing will happen by itself, as far as is known."""
+        due_us = self._loop.next_deadline_us
+        if due_us is None:
+            return TICK_S
+        return min(TICK_S, max(AFTER_FIRING_S, (due_us - self._around.clock.now_us()) / 1e6))
+
+    def _read_news(self) -> None:
+        backend = self._around.backend
+        changes = backend.changes()
+        if changes == self._changes:
+            return
+        self._changes = changes
+        while news := backend.news(self._news_seen):
+            for number in dict.fromkeys(run for _, run in news):
+                self._loop.deliver(number, MAIL)
+            self._news_seen = news[-1][0]
+        deadline_us = backend.next_deadline_us()
+        if deadline_us is not None:
+            self._loop.expect_timer(deadline_us)
+
+    def _put_away(self) -> None:
+        now_us, idle = self._around.clock.steady_us(), self._loop.idle
+        crowd = len(idle) - self._live_max
+        chosen: list[LiveRun] = []
+        for run in list(idle.values()):
+            if len(chosen) >= crowd and now_us - run.idle_since_us <= self._put_away_after_us:
+                break  # the rest has been idle for a shorter time
+            chosen.append(run)
+        if chosen:
+            self._loop.put_away(chosen, self._stubborn)

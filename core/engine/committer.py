@@ -1,0 +1,202 @@
+"""Group commit: whoever finds the writer free commits all that is queued, with one flush.
+
+There is no writer thread. A thread that has something to record queues it and tries to lead; one that finds somebody
+else leading goes on with other work, and what it queued is taken along by the next leader (leader and followers, as in
+the group commit of a write-ahead log). A run alone therefore pays no hop between threads, and two hundred share a
+flush.
+
+A write that frees nothing to run (a run that ends, mostly) is *lazy*: it waits a moment for company, because the next
+flush would have carried it for nothing.
+
+When a commit fails: `StoreFull` leaves transitions queued (accepted work is not lost; they go out when there is room)
+and is handed to callers who wait for a creation or a message. `UnknownOutcome` leaves open whether the batch was
+applied: each transition looks at its run's head and is done or queued again; creations are idempotent and go again;
+callers of `send` are told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from dalsegno.core.engine.edge import Clock
+from dalsegno.core.errors import StoreError, StoreFull, UnknownOutcome
+from dalsegno.core.store import Applied, Backend, Created, Message, NewRun, Sent, Transition, Verdict
+
+BATCH = 1000
+"""Writes per flush at most: keeps a flush under some 10 ms, and a refused map-full batch small."""
+
+GATHER_S = 0.000_5
+"""How long lazy writes wait for company: about two flushes."""
+
+log = logging.getLogger("dalsegno.engine")
+
+
+class Write:
+    """One thing to record, and who wants to hear of it. `done(answer)` and `failed(error)` are called by the leader,
+    without the lock."""
+
+    __slots__ = ("done", "failed", "lazy", "what")
+
+    def __init__(
+        self,
+        what: NewRun | Transition | Message,
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
+        lazy: bool = False,
+    ) -> None:
+        self.what, self.done, self.failed, self.lazy = what, done, failed, lazy
+
+
+class Committer:
+    """The queue of writes to one store, and the right to flush it."""
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend, self._clock = backend, clock
+        self._queue: deque[Write] = deque()
+        self._leading = threading.Lock()
+        self.eager = 0
+        self.cost_us = 200.0  # of a flush; a running mean, for the adaptive checkpoint policy
+        self.flushes = 0
+        self.writes = 0
+        self.stalled: StoreError | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def submit(self, write: Write) -> None:
+        """Queue a write; nothing is recorded before somebody leads."""
+        self._queue.append(write)
+        if not write.lazy:
+            self.eager += 1  # a hint for `idle` only: a lost count costs half a millisecond, not a write
+
+    def idle(self, waited: bool) -> float | None:
+        """What a thread without a job does about the queue: flush it, or wait for company first."""
+        if not self._queue or self.stalled is not None:
+            return None
+        if not self.eager and not waited:
+            return GATHER_S
+        return 0 if self.lead() else GATHER_S
+
+    def lead(self) -> bool:
+        """Commit everything queued, unless somebody else is at it. Answers whether this thread did."""
+        led = False
+        while self._queue and self.stalled is None:
+            if not self._leading.acquire(blocking=False):
+                return led
+            try:
+                batch = self._take()
+                finish = self._commit(batch) if batch else None
+            finally:
+                self._leading.release()
+            led = True
+            if finish is not None:
+                finish()
+            if not self.eager:
+                break  # what came meanwhile is lazy: let it gather
+        return led
+
+    def retry(self) -> None:
+        """Try again after the store was full or failed; called by the engine's tick."""
+        self.stalled = None
+        self.lead()
+
+    def _take(self) -> list[Write]:
+        queue, batch = self._queue, list[Write]()
+        self.eager = 0
+        while queue and len(batch) < BATCH:
+            batch.append(queue.popleft())
+        if queue:
+            self.eager = 1
+        return batch
+
+    def _commit(self, batch: list[Write]) -> Callable[[], None]:
+        """Write a batch; answers what is to be told to whom, to be called without the lock."""
+        transitions = [w for w in batch if type(w.what) is Transition]
+        creations = [w for w in batch if type(w.what) is NewRun] if len(transitions) < len(batch) else []
+        messages = [w for w in batch if type(w.what) is Message] if len(transitions) < len(batch) else []
+        begun = self._clock.steady_us()
+        try:
+            if creations or messages:
+                created, verdicts, sent = self._backend.write(
+                    [w.what for w in creations],  # type: ignore[misc]
+                    [w.what for w in transitions],  # type: ignore[misc]
+                    [w.what for w in messages],  # type: ignore[misc]
+                    self._clock.now_us(),
+                )
+            else:
+                created, sent = list[Created](), list[tuple[Sent, int]]()
+                verdicts = self._backend.commit([w.what for w in transitions])  # type: ignore[misc]
+        except UnknownOutcome as error:
+            return self._after_unknown(transitions, creations, messages, error)
+        except StoreError as error:
+            return self._after_failure(transitions, creations + messages, error)
+        self.flushes += 1
+        self.writes += len(batch)
+        self.cost_us += (self._clock.steady_us() - begun - self.cost_us) / 16
+
+        def tell() -> None:
+            for write, answer in zip(creations, created, strict=True):
+                write.done(answer)
+            for write, verdict in zip(transitions, verdicts, strict=True):
+                write.done(verdict)
+            for write, outcome in zip(messages, sent, strict=True):
+                write.done(outcome)
+
+        return tell
+
+    def _after_failure(self, kept: list[Write], told: list[Write], error: StoreError) -> Callable[[], None]:
+        """Nothing was applied: transitions stay queued in their order, callers are told."""
+        self._queue.extendleft(reversed(kept))
+        self.stalled = error
+        log.warning("the store takes no writes (%s); %d transitions wait for it", error, len(kept))
+        if not isinstance(error, StoreFull):
+            log.warning("trying again with every tick")
+
+        def tell() -> None:
+            for write in told:
+                write.failed(error)
+
+        return tell
+
+    def _after_unknown(
+        self, transitions: list[Write], creations: list[Write], messages: list[Write], error: UnknownOutcome
+    ) -> Callable[[], None]:
+        """The batch may or may not be there: ask the heads. What is not there goes again."""
+        settled: list[tuple[Write, Verdict]] = []
+        again: list[Write] = list(creations)
+        for write in transitions:
+            verdict = self._found(write.what)  # type: ignore[arg-type]
+            if verdict is None:
+                again.append(write)
+            else:
+                settled.append((write, verdict))
+        self._queue.extendleft(reversed(again))
+        self.eager = 1
+
+        def tell() -> None:
+            for write, verdict in settled:
+                write.done(verdict)
+            for write in messages:
+                write.failed(error)
+
+        return tell
+
+    def _found(self, transition: Transition) -> Verdict | None:
+        """`Applied` if the history holds just the events this transition would have appended."""
+        count = len(transition.events)
+        try:
+            there = self._backend.history(transition.run, transition.head, count) if count else []
+            if not count or tuple(there) != transition.events:
+                return None  # without events it changes only marks and may be applied twice
+            created = [self._backend.find(child.workflow_id) for child in transition.children]
+            if transition.continued is not None:
+                created.append(self._backend.find(transition.continued.workflow_id))
+            targets = [self._backend.find(m.workflow_id, m.generation) for m in transition.messages]
+        except StoreError as error:
+            self.stalled = error
+            return None
+        return Applied(tuple(r for r in created if r), tuple(r.number for r in targets if r))

@@ -1,0 +1,174 @@
+"""The engine: client and worker in one process. Everything it touches is an argument."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Self, Unpack
+
+from dalsegno.core.engine.arrivals import MAIL
+from dalsegno.core.engine.client import Client
+from dalsegno.core.engine.committer import Committer, Write
+from dalsegno.core.engine.run import Run
+from dalsegno.core.engine.worker import Worker
+from dalsegno.core.engine.works import WorkerOptions, Works
+from dalsegno.core.errors import EngineClosed
+from dalsegno.core.events import RunStarted
+from dalsegno.core.store import Backend, Created, Message, NewRun, Sent
+
+
+class Engine(Client):
+    """Runs workflows, and talks to them, in one process.
+
+    >>> from dalsegno import Engine, step, workflow
+    >>> @step
+    ... def greet(name: str) -> str:
+    ...     return f"hello {name}"
+    >>> @workflow
+    ... def hello(name: str):
+    ...     return (yield from greet(name))
+    >>> with Engine("memory:", workflows=[hello]) as engine:
+    ...     engine.start(hello, "world", id="first").result(timeout=10)
+    'hello world'
+
+    Takes what `Worker` takes. Opening claims every unfinished run in the store and goes on with it; closing stops in
+    good order.
+
+    Raises `StoreInUse` when another engine works on the store, `StoreUnusable`, `DefinitionError`.
+    """
+
+    def __init__(self, store: str | Backend, **options: Unpack[WorkerOptions]) -> None:
+        worker = Worker(store, **options)
+        self._serve(worker)
+        worker.start()
+
+    def _serve(self, works: Works) -> None:
+        """Be the client of these works."""
+        self._worker, self._around = works, works.around
+        self._owns_backend = False  # the works close it
+        self._closed = False
+        self._closing = threading.Lock()
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop in good order: running bodies get the grace period, everything is recorded, the store is released.
+
+        Closing twice is fine. Runs that are not finished go on when an engine opens on the store again.
+        """
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._worker.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    # --- writes that join the engine's flushes ---------------------------------------------------------------------
+
+    def _create(self, prepared: Sequence[tuple[NewRun, RunStarted]]) -> list[Created]:
+        self._check_open()
+        pending = Pending(len(prepared))
+        for at, (new, first) in enumerate(prepared):
+            self._worker.committer.submit(Write(new, partial(self._made, pending, at, first), pending.failed))
+        return pending.wait(self._worker.committer)
+
+    def _made(self, pending: Pending, at: int, first: RunStarted, made: Created) -> None:
+        if made.new:
+            if first.deadline_us is not None:
+                self._worker.loop.expect_timer(first.deadline_us)
+            self._worker.loop.adopt(made.record, first)
+        pending.done(at, made)
+
+    def _create_plain(self, new: NewRun) -> Created:
+        made = super()._create_plain(new)  # a fork is announced as news, like a run another process created
+        self._worker.wake()
+        return made
+
+    def send(self, message: Message) -> Sent:
+        """Put a message into an inbox; durable when this returns."""
+        self._check_open()
+        pending = Pending(1)
+        self._worker.committer.submit(Write(message, partial(pending.done, 0), pending.failed))
+        sent, number = pending.wait(self._worker.committer)[0]
+        if sent is Sent.ACCEPTED:
+            self._worker.loop.deliver(number, MAIL)
+        return Sent(sent)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("this engine was closed; open another one on the store and the runs go on there")
+
+    # --- waiting ---------------------------------------------------------------------------------------------------
+
+    def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool:
+        """Wait until the run has ended; false when `timeout` seconds passed first."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            ended = threading.Event()
+            record = run.record
+            self._worker.watch(record.number, ended.set)
+            if run.ended:
+                return True
+            if run.record.number != record.number:
+                continue  # it has continued as new: wait for the newest
+            self._check_open()
+            try:
+                if not ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                    return run.ended
+            finally:
+                self._worker.unwatch(record.number, ended.set)
+
+    def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool:
+        """Resolve the future when the run ends."""
+
+        def look() -> None:
+            if run.ended:
+                if not ended.done():
+                    ended.set_result(None)
+            else:
+                self.call_at_end(run, ended)
+
+        number = run.record.number
+        self._worker.watch(number, look)
+        if run.ended and not ended.done():
+            ended.set_result(None)
+        return True
+
+
+class Pending:
+    """Answers a caller waits for while somebody, perhaps the caller, flushes."""
+
+    __slots__ = ("_answers", "_changed", "_error", "_missing")
+
+    def __init__(self, count: int) -> None:
+        self._answers: list[Any] = [None] * count
+        self._missing = count
+        self._error: Exception | None = None
+        self._changed = threading.Event()
+
+    def done(self, at: int, answer: Any) -> None:
+        """One answer has come. Called by one thread at a time, the leader."""
+        self._answers[at] = answer
+        self._missing -= 1
+        if not self._missing:
+            self._changed.set()
+
+    def failed(self, error: Exception) -> None:
+        """The write was not taken."""
+        self._error = error
+        self._changed.set()
+
+    def wait(self, committer: Committer) -> list[Any]:
+        """The answers. Raises what the store raised."""
+        while self._missing and self._error is None:
+            committer.lead()
+            if self._missing and self._error is None:
+                self._changed.wait(0.05)  # whoever leads takes this along; look again in case nobody does
+        if self._error is not None:
+            raise self._error
+        return self._answers

@@ -1,0 +1,386 @@
+"""The loop: one object, without threads of its own, that moves every run. Threads (or a simulator) call it.
+
+For one run, an activation goes like this, and the order is the crash story:
+
+1. *take* what has arrived (a step's outcome, messages, a timer). A crash here loses nothing: messages and timers are
+   still in the store, and a body whose outcome was not recorded runs again.
+2. *load* the run if it is not in memory: replay its history. Nothing is written.
+3. *fold* each arrival as an event and let the workflow's code go on; what it asks for is noted, not done.
+4. *commit* events, timers, children, messages as one transition. A crash before it is a crash at 1; after it, recovery
+   finds the events and starts what they leave open. A commit whose outcome is unknown is looked up, not guessed.
+5. *start* bodies, wake children and the runs that got messages. A crash here, or in a body, is found at recovery: the
+   run is marked active, its open steps have no outcome, and they run again (or, with `once=True`, are reported).
+
+Results of idempotent steps may skip 4 for a while, as the checkpoint policy allows: a crash repeats those bodies.
+
+A transition may be refused. Then nothing of it happened; the run is read again and the same arrivals are folded anew,
+with what has come in meanwhile first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dalsegno.core.engine.arrivals import MAIL, START, Arrivals, Flushed, Input
+from dalsegno.core.engine.bodies import Job, run_body, too_slow
+from dalsegno.core.engine.closing import Closing
+from dalsegno.core.engine.committer import Committer, Write
+from dalsegno.core.engine.crew import UNKNOWN_US, Hands
+from dalsegno.core.engine.ending import Ended
+from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.pacing import Pacing
+from dalsegno.core.engine.recovery import Loader
+from dalsegno.core.engine.requests import Requests
+from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.errors import DecodeError, StoreError, WorkflowError
+from dalsegno.core.events import RunStarted
+from dalsegno.core.store import Applied, DueTimer, Refusal, Refused, RunRecord, Status
+
+SHORT_US = 500
+"""A body expected to take longer than this does not start while writes wait for its thread."""
+
+log = logging.getLogger("dalsegno.engine")
+
+
+class Loop:
+    """All runs of one engine. Thread-safe; see `LiveRun` for whose turn it is."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        committer: Committer,
+        durable: Callable[[], Hands[LiveRun]],
+        bodies: Callable[[], Hands[Job]],
+        special: Callable[[Job], bool],
+        watch: Callable[[int], None],
+    ) -> None:
+        self.around, self.committer = around, committer
+        self._durable, self._bodies, self._special, self._watch = durable, bodies, special, watch
+        self.requests = Requests(around)
+        self.arrivals = Arrivals(around, self.requests)
+        self.closing = Closing(around)
+        self.loader = Loader(around)
+        self.pacing = Pacing(around, committer)
+        self.live: dict[int, LiveRun] = {}
+        self.idle: dict[int, LiveRun] = {}
+        self.deferred: dict[int, LiveRun] = {}
+        self.troubled: dict[int, LiveRun] = {}
+        self.next_deadline_us: int | None = None
+        self._registry = threading.Lock()
+        self._timeouts: list[tuple[int, int, Job]] = []
+        self._count = itertools.count()
+        self.draining = False
+
+    # --- arrivals --------------------------------------------------------------------------------------------------
+
+    def adopt(self, record: RunRecord, first: RunStarted | None = None) -> None:
+        """Take on a run that was just created or claimed for this engine."""
+        with self._registry:
+            run = self.live.get(record.number)
+            if run is None:
+                run = self.live[record.number] = LiveRun(record.number, record, first)
+        run.stored_active = record.active
+        self._deliver(run, START)
+
+    def deliver(self, number: int, arrived: Input) -> None:
+        """Hand something to a run, which is loaded when its turn comes."""
+        with self._registry:  # so that it is not put away between being found and being told
+            run = self.live.get(number)
+            if run is None:
+                run = self.live[number] = LiveRun(number)
+            run.inputs.append(arrived)
+        if run.seize():
+            self._durable().put((run,), UNKNOWN_US)
+
+    def _deliver(self, run: LiveRun, arrived: Input) -> None:
+        run.inputs.append(arrived)
+        if run.seize():
+            self._durable().put((run,), UNKNOWN_US)
+
+    def work(self, job: Job) -> None:
+        """Run a body on this thread, then move its run on: the thread that has the outcome resumes the workflow."""
+        if self.committer.eager and self.pacing.expected_us(job.name) > SHORT_US and self.committer.lead():
+            self._bodies().nudge()  # what that freed is for others: this thread is about to be busy
+        if job.run.running.get(job.id) is not job:
+            return  # cancelled before it began
+        job.thread = threading.current_thread()
+        if job.options.timeout is not None:
+            self.watch_timeout(job)
+        run_body(job, self.around.codec, self.around.clock)
+        self.pacing.took(job.name, job.took_us)
+        job.run.inputs.append(job)
+        if job.run.seize():
+            self.advance(job.run)
+        if job.took_us > SHORT_US:
+            self.committer.lead()
+
+    def finished(self, job: Job) -> None:
+        """A body that ran elsewhere (event loop, executor) has an outcome."""
+        self.pacing.took(job.name, job.took_us)
+        self._deliver(job.run, job)
+
+    def watch_timeout(self, job: Job) -> None:
+        """Have `tick` look after the job's time-out."""
+        assert job.options.timeout is not None
+        job.beat_us = self.around.clock.steady_us()
+        heapq.heappush(self._timeouts, (job.beat_us + round(job.options.timeout * 1e6), next(self._count), job))
+
+    # --- the activation --------------------------------------------------------------------------------------------
+
+    def advance(self, run: LiveRun) -> None:
+        """Fold what has arrived and see it recorded. The caller holds the run's turn and gives it away here."""
+        self.idle.pop(run.number, None)
+        self.troubled.pop(run.number, None)
+        act = run.activation
+        if act is None:
+            act = run.activation = Activation()
+        try:
+            if run.interpreter is None and not self._load(run, act):
+                return
+            inputs = run.inputs
+            while inputs:
+                arrived = inputs.popleft()
+                act.inputs.append(arrived)
+                self.arrivals.absorb(run, act, arrived)
+                if run.interpreter is not None and run.interpreter.outcome is not None:
+                    self.closing.by_code(run, act)
+                    break
+        except Ended as ended:
+            self.closing.by_force(run, act, ended)
+        except (WorkflowError, DecodeError) as error:
+            self._block(run, act, str(error))
+        except StoreError as error:
+            self._trouble(run, error)
+            return
+        except Exception as error:
+            log.exception("run %s: a bug in dalsegno, or in a definition", run.number)
+            self._block(run, act, f"{type(error).__name__}: {error}")
+        self._conclude(run, act)
+
+    def _load(self, run: LiveRun, act: Activation) -> bool:
+        """Bring a run into memory; false if it is no longer ours to move."""
+        if not self.loader.load(run, act):
+            self._let_go(run)
+            return False
+        act.inputs.append(START)  # so that a refused first transition is thought over again, too
+        if run.record is not None and run.first is None:
+            run.inputs.appendleft(MAIL)
+        self.requests.settle(run, act)
+        return True
+
+    def _conclude(self, run: LiveRun, act: Activation) -> None:
+        """Decide between starting bodies at once and recording first."""
+        if act.empty and (run.stored_active or not act.bodies):
+            run.activation = None
+            self._start(run, act.bodies)
+            self._pass_turn(run)
+        elif not act.urgent and run.stored_active and self.pacing.may_wait(run, act):
+            if not act.since_us:
+                act.since_us = self.around.clock.steady_us()
+            bodies, act.bodies = act.bodies, []
+            self.deferred[run.number] = run
+            self._start(run, bodies)
+            self._pass_turn(run)
+        else:
+            self.submit(run, act)
+
+    def submit(self, run: LiveRun, act: Activation) -> None:
+        """Queue the run's transition; the turn stays taken until the store has answered."""
+        self.deferred.pop(run.number, None)
+        lazy = not (act.bodies or act.checkpoints or act.children or act.messages)
+        transition = act.transition(run)
+        active = transition.active
+        self.committer.submit(
+            Write(
+                transition,
+                lambda verdict: self._committed(run, act, verdict, active),
+                lambda error: self._trouble(run, error),
+                lazy,
+            )
+        )
+
+    def _committed(self, run: LiveRun, act: Activation, verdict: Applied | Refused, active: bool) -> None:
+        if isinstance(verdict, Refused):
+            self._refused(run, act, verdict)
+            return
+        run.head += len(act.events)
+        run.activation = None
+        run.stored_active = active
+        if act.restored and run.record is not None:
+            run.record = self.around.backend.record(run.number) or run.record
+        for deadline_us, _ in act.timers_set:
+            self.expect_timer(deadline_us)
+        if act.closed_at_us is not None or act.status is Status.BLOCKED:
+            self._let_go(run)
+        for record in verdict.created:
+            if record.owner == self.around.owner and record.status is Status.RUNNING:
+                self.adopt(record)
+        for number in verdict.sent:
+            self.deliver(number, MAIL)
+        if act.closed_at_us is not None or act.status is Status.BLOCKED:
+            self._watch(run.number)
+            return
+        for id in act.checkpoints:
+            run.inputs.append(Flushed(id))
+        self._start(run, act.bodies)
+        self._pass_turn(run)
+
+    def _refused(self, run: LiveRun, act: Activation, refused: Refused) -> None:
+        """Nothing of the transition happened: think it over from what is stored now."""
+        if refused.why in (Refusal.GONE, Refusal.CLOSED, Refusal.EPOCH):
+            log.info("run %s is no longer this engine's: %s", run.number, refused.why.value)
+            self._let_go(run)
+            return
+        if refused.why is Refusal.HEAD:
+            log.warning("run %s: %s; it is read again", run.number, refused.why.value)
+        if refused.why is Refusal.CHILD:
+            run.refused.add(refused.detail)
+        for arrived in act.inputs:
+            if type(arrived) is Job:
+                run.running[arrived.id] = arrived
+        run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
+        run.forget()
+        run.activation = None
+        self._durable().put((run,), UNKNOWN_US)  # the turn is still ours; loading puts the mail first
+
+    def _start(self, run: LiveRun, jobs: list[Job]) -> None:
+        """Start bodies: everything they stand on is durable, or may be repeated."""
+        if not jobs:
+            return
+        plain, expected_us = [], 0
+        for job in jobs:
+            run.running[job.id] = job
+            if not self._special(job):
+                plain.append(job)
+                expected_us += self.pacing.expected_us(job.name)
+        if plain:
+            self._bodies().put(plain, expected_us)
+
+    def _pass_turn(self, run: LiveRun) -> None:
+        """Give the turn up; if something has arrived meanwhile, queue the run again."""
+        if not run.running and not run.inputs and run.activation is None:
+            run.idle_since_us = self.around.clock.steady_us()
+            self.idle[run.number] = run
+        if run.yield_turn():
+            self._durable().put((run,), UNKNOWN_US)
+
+    def _let_go(self, run: LiveRun) -> None:
+        """Forget a run that has ended, is blocked, or is somebody else's. The turn is never given back: what still
+        arrives for this object has nobody to go to; a later message makes a new one."""
+        with self._registry:
+            if self.live.get(run.number) is run:
+                del self.live[run.number]
+        self.idle.pop(run.number, None)
+        self.deferred.pop(run.number, None)
+        run.activation = None
+        run.interpreter = None
+
+    def _block(self, run: LiveRun, act: Activation, reason: str) -> None:
+        """Record that the run cannot go on with this code, and why; what has happened so far is kept."""
+        log.warning("run %s is blocked: %s", run.record.run_id if run.record else run.number, reason)
+        self.closing.set_aside(run, act, reason)
+
+    def _trouble(self, run: LiveRun, error: Exception) -> None:
+        """The store failed while this run was being moved: nothing is lost, the tick tries again."""
+        log.warning("run %s waits for the store: %s", run.number, error)
+        act, run.activation = run.activation, None
+        if act is not None:
+            for arrived in act.inputs:
+                if type(arrived) is Job:
+                    run.running[arrived.id] = arrived
+            run.inputs.extendleft(reversed(act.inputs))
+        run.forget()
+        self.troubled[run.number] = run  # with its turn still taken, so that nobody else moves it
+
+    def expect_timer(self, deadline_us: int) -> None:
+        """Have the tick look for due timers not later than this."""
+        if self.next_deadline_us is None or deadline_us < self.next_deadline_us:
+            self.next_deadline_us = deadline_us
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def fire_timers(self) -> None:
+        """Deliver every timer that is due; they leave the store with the transitions that record them."""
+        backend, now_us = self.around.backend, self.around.clock.now_us()
+        if self.next_deadline_us is None or self.next_deadline_us > now_us:
+            return
+        # Timers stay in the store until their transition is through, so the tick may meet one twice: folding it a
+        # second time finds nobody waiting.
+        for due in backend.due(now_us):
+            self._due(due)
+        self.next_deadline_us = backend.next_deadline_us()
+
+    def _due(self, due: DueTimer) -> None:
+        run = self.live.get(due.run)
+        if run is not None:
+            act = run.activation
+            if due in list(run.inputs) or (act is not None and due in act.inputs):
+                return
+        self.deliver(due.run, due)
+
+    def expire_attempts(self) -> None:
+        """Give up attempts that took longer than their time-out; their threads are replaced."""
+        now_us = self.around.clock.steady_us()
+        while self._timeouts and self._timeouts[0][0] <= now_us:
+            _, _, job = heapq.heappop(self._timeouts)
+            if job.run.running.get(job.id) is not job or job.result is not None or job.error is not None:
+                continue
+            assert job.options.timeout is not None
+            deadline_us = job.beat_us + round(job.options.timeout * 1e6)
+            if deadline_us > now_us:  # a heartbeat came in between
+                heapq.heappush(self._timeouts, (deadline_us, next(self._count), job))
+                continue
+            self._expire(job, now_us)
+
+    def _expire(self, job: Job, now_us: int) -> None:
+        late = Job(job.run, job.id, job.name, job.fn, job.payload, job.options, job.attempt)
+        late.error, late.took_us = too_slow(job), now_us - job.beat_us
+        job.run.running[job.id] = late  # from here on the old attempt's outcome is nobody's
+        if job.cancel is not None:
+            job.cancel()
+        elif job.thread is not None:
+            self._bodies().replace(job.thread)
+        self._deliver(job.run, late)
+
+    def flush_old(self, *, everything: bool = False) -> None:
+        """Record results that have waited as long as their policy lets them."""
+        now_us = self.around.clock.steady_us()
+        for run in list(self.deferred.values()):
+            act = run.activation
+            if act is not None and (everything or self.pacing.is_old(act, now_us)) and run.seize():
+                if run.activation is act:
+                    self.submit(run, act)
+                else:
+                    self._pass_turn(run)
+
+    def retry_troubled(self) -> None:
+        """Move on the runs that met a store failure."""
+        for run in list(self.troubled.values()):
+            if self.troubled.pop(run.number, None) is not None:
+                self._durable().put((run,), UNKNOWN_US)
+
+    def put_away(self, runs: Iterable[LiveRun], stubborn: list[Any]) -> int:
+        """Drop waiting runs from memory; they cost disk only from then on. Answers how many were put away."""
+        count = 0
+        for run in runs:
+            if not run.seize():
+                continue
+            with self._registry:
+                if run.running or run.inputs or run.activation is not None:
+                    gone = False
+                else:
+                    gone = self.live.pop(run.number, None) is run
+                    self.idle.pop(run.number, None)
+            if not gone:
+                self._pass_turn(run)
+                continue
+            count += 1
+            if run.interpreter is not None and not run.interpreter.evict():
+                stubborn.append(run.interpreter)
+            run.interpreter = None
+        return count

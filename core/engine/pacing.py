@@ -1,0 +1,69 @@
+"""Pacing: how long bodies are expected to take, and how long results may wait to be durable.
+
+A checkpoint (a flush of what idempotent steps returned) is due after so many results or so much time, before a long
+body, and before any body that must not be repeated needlessly. The adaptive policy sets the interval to the Young/Daly
+optimum, sqrt(2 C M): C the measured cost of a flush, M the mean time between failures seen by this run.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dalsegno.core.engine.committer import Committer
+from dalsegno.core.engine.crew import UNKNOWN_US
+from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.surroundings import Surroundings
+
+LEAST_MTBF_S = 60.0
+"""A run younger than this is taken to have gone a minute without failing: nothing is known yet."""
+
+
+class Pacing:
+    """Measured durations by step name, and the checkpoint policy."""
+
+    def __init__(self, around: Surroundings, committer: Committer) -> None:
+        self._policy, self._clock, self._committer = around.checkpoint, around.clock, committer
+        self._mean_us: dict[str, float] = {}
+
+    def took(self, name: str, us: int) -> None:
+        """A body has taken so long."""
+        mean = self._mean_us.get(name)
+        # Slow outliers count at once, quick ones slowly: a wrong "short" costs others their thread.
+        if mean is None or us > 4 * mean:
+            self._mean_us[name] = float(us)
+        else:
+            self._mean_us[name] = mean + (us - mean) / 8
+
+    def expected_us(self, name: str) -> int:
+        """How long a body of this step is expected to take; long when nothing is known."""
+        return int(self._mean_us.get(name, UNKNOWN_US))
+
+    def may_wait(self, run: LiveRun, act: Activation) -> bool:
+        """Whether what `act` holds, only results of idempotent steps, may stay unrecorded for now."""
+        if act.results >= self._policy.every_steps or act.status is not None or act.consumed:
+            return False
+        if not act.bodies and not run.running:
+            return False  # the run comes to rest: nothing would be saved by waiting
+        if act.since_us and self._policy.measured and self.is_old(act, self._clock.steady_us(), run):
+            return False
+        mean = self._mean_us
+        longest = self._policy.long_step * 1e6
+        return all(
+            b.options.idempotent and not b.options.long and mean.get(b.name, 0) < longest for b in act.bodies
+        ) and all(job.options.idempotent for job in run.running.values())
+
+    def is_old(self, act: Activation, now_us: int, run: LiveRun | None = None) -> bool:
+        """Whether results have waited as long as the policy lets them."""
+        waited = (now_us - act.since_us) / 1e6
+        limit = self._policy.every
+        if self._policy.measured:
+            limit = min(limit, self.optimum_s(run))
+        return waited >= limit
+
+    def optimum_s(self, run: LiveRun | None) -> float:
+        """The Young/Daly interval for a run, in seconds."""
+        mtbf = LEAST_MTBF_S
+        if run is not None and run.record is not None and run.interpreter is not None:
+            age = (run.interpreter.now_us - run.record.created_at_us) / 1e6
+            mtbf = max(mtbf, age / (run.record.deaths + 1))
+        return math.sqrt(2 * self._committer.cost_us / 1e6 * mtbf)

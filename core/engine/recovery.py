@@ -1,0 +1,130 @@
+"""Recovery: how a run comes (back) into memory, and what is set up anew when it does.
+
+A run this engine created a moment ago starts from its first event. Any other is claimed if it is not ours yet, its
+history is read and replayed, and then stands where it stood. A run that was imported or forked has no timers and no
+children of its own yet: they are made from what its history leaves open.
+"""
+
+from __future__ import annotations
+
+from dalsegno.core.commands import StartChild
+from dalsegno.core.engine.ending import Ended
+from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
+from dalsegno.core.errors import WorkflowError
+from dalsegno.core.events import RunStarted
+from dalsegno.core.history import decode_history
+from dalsegno.core.interpreter import Interpreter
+from dalsegno.core.store import NewRun, RunRecord, Status
+
+DEATHS_MAX = 5
+"""A run that was active in so many deaths of its engine, without recording anything in between, is suspected of
+causing them and is blocked until somebody resumes it."""
+
+
+class Quarantined(WorkflowError):
+    """The run is suspected of killing the processes that run it."""
+
+
+class Loader:
+    """Brings runs into memory."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def load(self, run: LiveRun, act: Activation) -> bool:
+        """Make the run's interpreter stand where the history ends. False if the run has ended or is gone.
+
+        Raises `HistoryMismatch`, `AlienYield`, `UnknownDefinition` and `DecodeError`, which block the run.
+        """
+        first = run.first
+        if not self._claim(run):
+            return False
+        record = run.record
+        assert record is not None
+        run.paused = record.status is Status.PAUSED
+        if first is None:
+            self._look_before_running(run, act, record)
+        if first is not None:
+            interpreter = Interpreter(self._around.workflow(first.workflow), self._around.codec)
+            run.head = 1
+            run.first = None
+            interpreter.replay([first])
+        else:
+            stored = self._around.backend.history(run.number)
+            run.head = len(stored)
+            events = decode_history(stored)
+            started = events[0]
+            assert isinstance(started, RunStarted)
+            interpreter = Interpreter(self._around.workflow(started.workflow), self._around.codec)
+            interpreter.replay(events)
+        run.interpreter = interpreter
+        if record.status is Status.BLOCKED:
+            act.status, act.reason, act.urgent = Status.RUNNING, "", True
+            self._set_timers(act, interpreter)
+        if record.restore:
+            self._restore(run, act, interpreter)
+        return True
+
+    def _look_before_running(self, run: LiveRun, act: Activation, record: RunRecord) -> None:
+        """What must be known before any code of this run is called: whether it is to be ended, or is suspected."""
+        waiting = self._around.backend.inbox(run.number)
+        for at, message in enumerate(waiting):
+            if message.kind == "terminate":
+                run.seen = message.seq
+                act.consumed.extend(m.seq for m in waiting[: at + 1])
+                raise Ended(Status.TERMINATED, message.payload.decode(errors="replace"))
+        if record.deaths >= DEATHS_MAX and not any(m.kind == "resume" for m in waiting):
+            raise Quarantined(
+                f"quarantined: {record.deaths} times the process died while this run was active and before anything "
+                f"of it was recorded. If the run is not the cause, let it go on with: dalsegno resume "
+                f"{record.workflow_id}"
+            )
+
+    def _claim(self, run: LiveRun) -> bool:
+        record = run.record if run.first is not None else self._around.backend.record(run.number)
+        if record is None or not record.status.open:
+            return False
+        if record.owner != self._around.owner:
+            claimed = self._around.backend.claim([run.number], self._around.owner)
+            if not claimed:
+                return False
+            record = claimed[0]
+        run.record, run.epoch, run.stored_active = record, record.epoch, record.active and record.status.open
+        return True
+
+    def _restore(self, run: LiveRun, act: Activation, interpreter: Interpreter) -> None:
+        """Make the timers and children that an imported or forked history leaves open."""
+        act.restored = act.urgent = True
+        record = run.record
+        assert record is not None
+        self._set_timers(act, interpreter)
+        for waiting in interpreter.waiting.values():
+            if waiting.child_id is None or not isinstance(waiting.command, StartChild):
+                continue
+            place = (record.workflow_id, record.generation, waiting.id)
+            child = self._around.backend.find(waiting.child_id)
+            if child is None or child.parent != place:
+                act.children.append(self._child(waiting.command, waiting.payload, place))
+
+    @staticmethod
+    def _set_timers(act: Activation, interpreter: Interpreter) -> None:
+        if interpreter.info.deadline_us is not None:
+            act.timers_set.append((interpreter.info.deadline_us, RUN_DEADLINE))
+        for waiting in interpreter.waiting.values():
+            if waiting.deadline_us is not None:
+                act.timers_set.append((waiting.deadline_us, f"t:{waiting.id}"))
+            if waiting.retry_at_us is not None:
+                act.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
+
+    def _child(self, command: StartChild[object], arguments: bytes, place: tuple[str, int, str]) -> NewRun:
+        new, _ = self._around.new_run(
+            f"{place[0]}/{place[2]}",
+            self._around.workflow(command.workflow),
+            arguments,
+            owner=self._around.owner,
+            parent=place,
+            timeout=command.options.timeout,
+            origin="started by a forked or imported run",
+        )
+        return new

@@ -1,0 +1,268 @@
+"""What the workflow asks for, carried into the activation: each command that newly waits becomes records and effects.
+
+One method per kind of command, in a table. A method that can answer at once records the answer and folds it; the
+interpreter then goes on and may ask for more, so `settle` repeats until nothing new is asked. Nothing here acts on the
+world: bodies, children and messages are only noted, and are started after the commit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, SleepUntil, StartChild
+from dalsegno.core.engine.bodies import Job
+from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.surroundings import Surroundings, child_id
+from dalsegno.core.errors import Cancelled, RunConflict, SendFailed, StepOutcomeUnknown
+from dalsegno.core.events import (
+    ChildNotStarted,
+    ChildStarted,
+    PatchAdopted,
+    RaceDecided,
+    ScopeCompleted,
+    SideEffectRecorded,
+    SignalNotSent,
+    SignalSent,
+    StepFailed,
+    StepStarted,
+    TimerCancelled,
+    TimerSet,
+)
+from dalsegno.core.interpreter import Waiting
+from dalsegno.core.store import Message
+
+
+class Requests:
+    """Answers the commands of a run, as far as they can be answered without acting."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._ask = {
+            "step": self.step,
+            "child": self._child,
+            "sleep": self._sleep,
+            "sleep until": self._sleep_until,
+            "receive": self._receive,
+            "side effect": self._side_effect,
+            "send": self._send,
+            "race": self._race,
+            "scope": self._scope,
+            "checkpoint": self._checkpoint,
+            "patched": self._patched,
+        }
+
+    def settle(self, run: LiveRun, act: Activation) -> None:
+        """Answer what is newly asked until the run waits for the outside, or has ended."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        while True:
+            advance = interpreter.take()
+            if advance.published:
+                act.published.update(advance.published)
+            if not advance.issued and not advance.withdrawn:
+                return
+            for waiting in advance.withdrawn:
+                self._withdraw(run, act, waiting)
+            self.answer(run, act, advance.issued)
+
+    def answer(self, run: LiveRun, act: Activation, asked: list[Waiting]) -> None:
+        """Answer these, as far as they still wait: an answer may withdraw the next one (a race decided)."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        for waiting in asked:
+            if interpreter.outcome is None and interpreter.waiting.get(waiting.id) is waiting:
+                ask = self._ask.get(waiting.kind)
+                if ask is not None:
+                    ask(run, act, waiting)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def step(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        """Note a body to be started, unless it runs already or waits for its next attempt."""
+        if run.paused:
+            run.held.append(waiting)
+            return
+        if waiting.id in run.running or waiting.retry_at_us is not None:
+            return
+        command = waiting.command
+        assert isinstance(command, RunStep)
+        if command.options.once:
+            if waiting.started:
+                self._unknown(run, waiting)
+                return
+            run.happened(
+                StepStarted(self._now(), waiting.id, waiting.name, waiting.digest, waiting.line, waiting.attempt + 1)
+            )
+            act.urgent = True
+            act.bodies.append(self.job(run, waiting, 1))
+            return
+        act.bodies.append(self.job(run, waiting, waiting.attempt + 1))
+
+    @staticmethod
+    def job(run: LiveRun, waiting: Waiting, attempt: int) -> Job:
+        """The job that carries out a waiting step."""
+        command = waiting.command
+        assert isinstance(command, RunStep)
+        return Job(run, waiting.id, waiting.name, command.fn, waiting.payload, command.options, attempt)
+
+    def _unknown(self, run: LiveRun, waiting: Waiting) -> None:
+        error = StepOutcomeUnknown(
+            f"step {waiting.name!r} (once=True) was started and the process ended before its outcome was recorded: "
+            "it may or may not have happened, and is not tried again",
+            step=waiting.name,
+            attempt=waiting.attempt,
+        )
+        run.happened(
+            StepFailed(
+                self._now(),
+                waiting.id,
+                waiting.name,
+                waiting.digest,
+                waiting.line,
+                max(1, waiting.attempt),
+                0,
+                self._around.codec.encode_error(error),
+            )
+        )
+        assert run.activation is not None
+        run.activation.urgent = True
+
+    # --- timers ----------------------------------------------------------------------------------------------------
+
+    def _sleep(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        assert isinstance(waiting.command, Sleep)
+        self._set_timer(run, act, waiting, self._now() + round(waiting.command.duration * 1_000_000))
+
+    def _sleep_until(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        assert isinstance(waiting.command, SleepUntil)
+        self._set_timer(run, act, waiting, round(waiting.command.moment.timestamp() * 1_000_000))
+
+    def _receive(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        assert isinstance(waiting.command, Receive)
+        if waiting.command.timeout is not None:
+            self._set_timer(run, act, waiting, self._now() + round(waiting.command.timeout * 1_000_000))
+
+    def _set_timer(self, run: LiveRun, act: Activation, waiting: Waiting, deadline_us: int) -> None:
+        if waiting.deadline_us is not None:
+            return  # set before a crash: the store has it
+        act.urgent = True
+        act.timers_set.append((deadline_us, f"t:{waiting.id}"))
+        run.happened(
+            TimerSet(self._now(), waiting.id, waiting.kind, waiting.name, waiting.digest, waiting.line, deadline_us)
+        )
+
+    # --- others ----------------------------------------------------------------------------------------------------
+
+    def _child(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        if waiting.child_id is not None:
+            return  # started before; it reports when it ends
+        if run.paused:
+            run.held.append(waiting)
+            return
+        command, record = waiting.command, run.record
+        assert isinstance(command, StartChild)
+        assert record is not None
+        act.urgent = True
+        id = child_id(record.workflow_id, record.generation, waiting.id, command)
+        place = (waiting.id, waiting.name, waiting.digest, waiting.line)
+        if id in run.refused:
+            error = RunConflict(
+                f"a child of {record.workflow_id!r} asked for the id {id!r}, which another run has; "
+                "give it an id of its own, or leave id= out",
+                workflow_id=id,
+            )
+            run.happened(ChildNotStarted(self._now(), *place, self._around.codec.encode_error(error)))
+            return
+        new, _ = self._around.new_run(
+            id,
+            self._around.workflow(command.workflow),
+            waiting.payload,
+            owner=self._around.owner,
+            parent=(record.workflow_id, record.generation, waiting.id),
+            tags=record.tags,
+            timeout=command.options.timeout,
+        )
+        act.children.append(new)
+        run.happened(ChildStarted(self._now(), *place, id, command.options.on_parent_close))
+
+    def _side_effect(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        assert isinstance(waiting.command, SideEffect)
+        codec, result, error = self._around.codec, b"", b""
+        try:
+            result = codec.encode(waiting.command.fn())
+        except Exception as raised:
+            error = codec.encode_error(raised)
+        act.urgent = True
+        run.happened(
+            SideEffectRecorded(self._now(), waiting.id, waiting.name, waiting.digest, waiting.line, result, error)
+        )
+
+    def _send(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        command = waiting.command
+        assert isinstance(command, Send)
+        act.urgent = True
+        place = (waiting.id, waiting.name, waiting.digest, waiting.line)
+        target = self._around.backend.find(command.workflow_id)
+        here = any(child.workflow_id == command.workflow_id for child in act.children)
+        if not here and (target is None or not target.status.open):
+            stands = "there is no run of that id" if target is None else f"it has ended ({target.status.value})"
+            error = SendFailed(
+                f"signal {command.signal!r} cannot be sent to {command.workflow_id!r}: {stands}",
+                workflow_id=command.workflow_id,
+            )
+            run.happened(SignalNotSent(self._now(), *place, self._around.codec.encode_error(error)))
+            return
+        act.messages.append(
+            Message(workflow_id=command.workflow_id, kind="signal", name=command.signal, payload=waiting.payload)
+        )
+        run.happened(SignalSent(self._now(), *place, command.workflow_id))
+
+    def _race(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        act.urgent = True
+        run.happened(RaceDecided(self._now(), waiting.id, waiting.name, waiting.digest, waiting.line, waiting.winner))
+
+    def _scope(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        act.urgent = True
+        run.happened(
+            ScopeCompleted(self._now(), waiting.id, waiting.line, waiting.result, waiting.error, waiting.consumed)
+        )
+
+    def _checkpoint(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        # Answered by the loop once the commit is through: that is what a checkpoint means.
+        act.urgent = True
+        act.checkpoints.append(waiting.id)
+
+    def _patched(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        act.urgent = True
+        run.happened(PatchAdopted(self._now(), waiting.name))
+
+    def _withdraw(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        """Nobody waits for this one any more: stop what can be stopped."""
+        if waiting.kind == "step":
+            job = run.running.pop(waiting.id, None)
+            if job is not None and job.cancel is not None:
+                job.cancel()
+            act.bodies = [body for body in act.bodies if body.id != waiting.id]
+            if waiting.retry_at_us is not None:
+                act.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
+        elif waiting.kind == "child":
+            self._cancel_child(run, act, waiting)
+        elif waiting.deadline_us is not None:
+            act.urgent = True
+            act.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
+            run.happened(TimerCancelled(self._now(), waiting.id))
+
+    def _cancel_child(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        command: Any = waiting.command
+        act.urgent = True
+        if waiting.child_id is None:  # it was never started, so nobody else will report its end
+            error = self._around.codec.encode_error(Cancelled("cancelled before it was started"))
+            place = (waiting.id, waiting.name, waiting.digest, waiting.line)
+            run.happened(ChildNotStarted(self._now(), *place, error))
+        elif command.options.on_parent_close != "abandon":
+            act.messages.append(
+                Message(workflow_id=waiting.child_id, kind="cancel", payload=b"the parent no longer waits for it")
+            )
+
+    def _now(self) -> int:
+        return self._around.clock.now_us()

@@ -1,0 +1,162 @@
+"""The worker: the threads around a loop. It only works; `Engine` adds a client.
+
+Two crews that never wait for each other: the *durable* crew advances runs that something has arrived for, the *step*
+crew runs bodies (and moves on the run whose body it ran). An event loop for `async def` steps is started when the first
+one comes. One more thread keeps the clockwork going.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import Executor
+from datetime import timedelta
+from types import FrameType
+from typing import Self, Unpack
+
+from dalsegno.core.engine.bodies import Job
+from dalsegno.core.engine.crew import Crew
+from dalsegno.core.engine.elsewhere import AsyncBodies, ExecutorBodies
+from dalsegno.core.engine.works import CommonOptions, Works
+from dalsegno.core.errors import BadOption, StoreError
+from dalsegno.core.policies import seconds
+from dalsegno.core.store import Backend
+
+GRACE_S = 10.0
+STEP_THREADS = 16
+DURABLE_THREADS = 2
+"""Advancing workflows is short work under one interpreter lock: two threads keep it going while one commits."""
+
+log = logging.getLogger("dalsegno.engine")
+
+
+class Worker(Works):
+    """Moves the runs of one store. `Worker("lmdb:./orders", workflows=collect(app)).run()` works until it is stopped.
+
+    `store` is a URL or an opened `Backend`. `workflows` and `steps` take definitions, or what `collect(module)` finds.
+    `checkpoint` says how long results of idempotent steps may wait to be durable. `durable` and `step_threads` size the
+    two crews; with `executor`, plain step bodies run there instead. After `put_away_after` seconds of waiting, or when
+    more than `live_max` runs wait, a run leaves memory. `grace`: how long stopping waits for running bodies.
+
+    Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine is at it.
+    """
+
+    def __init__(
+        self,
+        store: str | Backend,
+        *,
+        durable: int = DURABLE_THREADS,
+        step_threads: int = STEP_THREADS,
+        executor: Executor | None = None,
+        grace: float | timedelta = GRACE_S,
+        **options: Unpack[CommonOptions],
+    ) -> None:
+        if durable < 1 or step_threads < 1:
+            raise BadOption(f"durable={durable}, step_threads={step_threads}: each crew needs a thread")
+        self._grace = seconds(grace)
+        super().__init__(store, **options)
+        self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle)
+        self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle)
+        self._async = AsyncBodies(self.around, self.loop)
+        self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
+        self._alarm = threading.Event()
+        self._stopping = False
+        self._ticking = threading.Thread(target=self._tick, name="dalsegno-clockwork", daemon=True)
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Claim what is unfinished and begin to work. Raises `StoreInUse` when another engine is at it."""
+        self.open()
+        self._ticking.start()
+
+    def run(self) -> None:
+        """Start, and work until SIGTERM or SIGINT (Ctrl-C) comes; then stop in good order."""
+        asked = threading.Event()
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            asked.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with self:
+                while not asked.wait(1.0):
+                    pass
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self, grace: float | timedelta | None = None) -> None:
+        """Stop in good order: no new bodies, running ones get `grace`, everything is recorded, the runs are given
+        back and the store is released. Runs that are not finished go on when the store is opened again."""
+        allowed = self._grace if grace is None else seconds(grace)
+        self.loop.draining = True
+        self._steps.stop()
+        finished = self._steps.join_all(allowed)
+        finished = self._async.stop(allowed) and finished
+        self._stopping = True
+        self._alarm.set()
+        if self._ticking.ident is not None:
+            self._ticking.join(5)
+        self._rest()
+        if not finished:
+            log.warning("some step bodies still run after %g s; their outcomes will not be recorded", allowed)
+        if self.owns_backend:
+            self.around.backend.close()
+
+    def _rest(self) -> None:
+        """Let the durable crew finish what has arrived, record what is left, give the runs back."""
+        deadline = time.monotonic() + 5
+        while self._durable.busy and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self._durable.stop()
+        self._durable.join_all(5)
+        try:
+            self.loop.flush_old(everything=True)
+            self.committer.retry()
+            held = [number for number, run in list(self.loop.live.items()) if run.record is not None]
+            self.around.backend.release(held, self.around.owner)
+        except StoreError as error:
+            log.warning("closing: the store refused the last writes: %s", error)
+        self.committer.stalled = StoreError("the engine is closed")  # what a dropped body still says goes nowhere
+        for run in list(self.loop.live.values()):
+            if run.interpreter is not None:
+                run.interpreter.evict()
+
+    # --- the clockwork's thread ------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the clockwork look at once."""
+        self._alarm.set()
+
+    def _tick(self) -> None:
+        while not self._stopping:
+            try:
+                self.clockwork.tick()
+                self._steps.nudge()
+                self._durable.nudge()
+            except StoreError as error:
+                log.warning("the store did not answer: %s", error)
+            except Exception:
+                log.exception("the clockwork met a bug in dalsegno; it goes on")
+            self._alarm.wait(self.clockwork.pause_s())
+            self._alarm.clear()
+
+    def goes_elsewhere(self, job: Job) -> bool:
+        """Start an `async def` body on the event loop, or any body on the executor that was given."""
+        if self._async.takes(job):
+            self._async.put(job)
+        elif self._executor is not None:
+            self._executor.put(job)
+        else:
+            return False
+        return True

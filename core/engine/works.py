@@ -1,0 +1,137 @@
+"""The works: a loop and everything it needs, put together, without threads. `Worker` adds threads; a simulator drives
+the same object from one thread, in an order of its own choosing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from datetime import timedelta
+from typing import TypedDict
+
+from dalsegno.core.definitions import Definition, WorkflowDefinition, by_name
+from dalsegno.core.engine.bodies import Job
+from dalsegno.core.engine.clockwork import Clockwork
+from dalsegno.core.engine.committer import Committer
+from dalsegno.core.engine.crew import Hands
+from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
+from dalsegno.core.engine.live import LiveRun
+from dalsegno.core.engine.loop import Loop
+from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.policies import CheckpointPolicy, seconds
+from dalsegno.core.store import Backend, open_store
+from dalsegno.core.values.codec import Codec
+
+PUT_AWAY_AFTER_S = 30.0
+LIVE_MAX = 10_000
+"""Waiting runs stay in memory so long, and so many of them, a few KiB each."""
+
+
+class CommonOptions(TypedDict, total=False):
+    """What every way of running an engine takes besides the store; `Worker` explains each."""
+
+    workflows: Iterable[Definition]
+    steps: Iterable[Definition]
+    codec: Codec | None
+    checkpoint: CheckpointPolicy | None
+    put_away_after: float | timedelta
+    live_max: int
+    clock: Clock | None
+    entropy: Entropy | None
+
+
+class WorkerOptions(CommonOptions, total=False):
+    """And what those with threads take."""
+
+    durable: int
+    step_threads: int
+    executor: Executor | None
+    grace: float | timedelta
+
+
+class Works:
+    """One engine's parts. A subclass says whose hands advance runs (`durable`) and run bodies (`steps`)."""
+
+    durable: Hands[LiveRun]
+    steps: Hands[Job]
+
+    def __init__(
+        self,
+        store: str | Backend,
+        *,
+        workflows: Iterable[Definition] = (),
+        steps: Iterable[Definition] = (),
+        codec: Codec | None = None,
+        checkpoint: CheckpointPolicy | None = None,
+        put_away_after: float | timedelta = PUT_AWAY_AFTER_S,
+        live_max: int = LIVE_MAX,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+    ) -> None:
+        named = by_name([*workflows, *steps])
+        entropy = entropy or system_entropy
+        self.owns_backend = isinstance(store, str)
+        self.around = Surroundings(
+            backend=open_store(store) if isinstance(store, str) else store,
+            codec=codec or Codec(),
+            clock=clock or SystemClock(),
+            entropy=entropy,
+            owner=f"{socket.gethostname()}:{os.getpid()}:{entropy(4).hex()}",
+            workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
+            checkpoint=checkpoint or CheckpointPolicy(),
+        )
+        self.committer = Committer(self.around.backend, self.around.clock)
+        self._watchers: dict[int, list[Callable[[], object]]] = {}
+        self._watching = threading.Lock()
+        self.loop = Loop(
+            self.around, self.committer, lambda: self.durable, lambda: self.steps, self.goes_elsewhere, self._closed
+        )
+        self.clockwork = Clockwork(
+            self.around, self.loop, self.committer, put_away_after=seconds(put_away_after), live_max=live_max
+        )
+
+    def open(self) -> None:
+        """Become the engine of the store and take on what is unfinished. Raises `StoreInUse`."""
+        try:
+            self.around.backend.hold(self.around.owner)
+            self.clockwork.recover()
+        except BaseException:
+            if self.owns_backend:
+                self.around.backend.close()
+            raise
+
+    def goes_elsewhere(self, job: Job) -> bool:
+        """Start a body that is not for the step crew; false if it is."""
+        return False
+
+    def wake(self) -> None:
+        """Have the clockwork look at once."""
+
+    def stop(self) -> None:
+        """Stop in good order."""
+
+    # --- those who wait for ends -----------------------------------------------------------------------------------
+
+    def watch(self, number: int, watcher: Callable[[], object]) -> None:
+        """Have `watcher()` called once when the run ends or is blocked."""
+        with self._watching:
+            self._watchers.setdefault(number, []).append(watcher)
+
+    def unwatch(self, number: int, watcher: Callable[[], object]) -> None:
+        """Take that back."""
+        with self._watching:
+            watchers = self._watchers.get(number, [])
+            if watcher in watchers:
+                watchers.remove(watcher)
+            if not watchers:
+                self._watchers.pop(number, None)
+
+    def _closed(self, number: int) -> None:
+        if self._watchers:
+            with self._watching:
+                watchers = self._watchers.pop(number, [])
+            for watcher in watchers:
+                watcher()
