@@ -4,8 +4,11 @@
 
 Each is a step, so the run resumes at any point after any crash. Each step that leaves something behind has another
 that takes it away; the workflow keeps the list of those, and when a later step finally fails it runs the list from its
-end, and the failure is raised (a saga, after Garcia-Molina and Salem, 1987). The undoing is shielded: somebody who
-cancels the run meanwhile gets a clean machine too.
+end, and the failure is raised (a saga, after Garcia-Molina and Salem, 1987).
+
+Cancelling the run undoes it, too. A cancelled run does not wait for the body it was waiting for, and that body may
+still be at work while its undo begins; so the short steps are shielded (the cancellation comes between them), and the
+undo of the long one, a migration, stops it first. The undoing itself is shielded against a second cancellation.
 
 A step may be repeated after a crash that fell between its work and the record of it. So each one looks first: what is
 there already is taken as done, and undoing what is not there does nothing. The undo of a step is put on the list
@@ -154,6 +157,9 @@ def create_schema(cluster: Cluster) -> None:
 def drop_schema(cluster: Cluster) -> None:
     """Take back `create_schema`, and every migration with it."""
     with cluster.connect() as connection:
+        # The body of a migration may still be at work though its run was cancelled, and holds its locks till it ends.
+        others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
         connection.execute("DROP SCHEMA IF EXISTS shop CASCADE")
 
 
@@ -197,17 +203,17 @@ def provision(folder: str, migrations: Sequence[Migration] = MIGRATIONS) -> Flow
     undo: list[Command[None]] = []
     try:
         undo.append(uninstall(folder))
-        cluster = yield from install(folder)
+        cluster = yield from Shield(install(folder))
         undo.append(remove_data(cluster))
-        yield from initialise(cluster)
+        yield from Shield(initialise(cluster))
         undo.append(stop(cluster))
-        yield from start(cluster)
+        yield from Shield(start(cluster))
         version = yield from check_health(cluster)
         yield from Publish("version", version)
         undo.append(drop_roles(cluster))
-        yield from create_roles(cluster)
+        yield from Shield(create_roles(cluster))
         undo.append(drop_schema(cluster))
-        yield from create_schema(cluster)
+        yield from Shield(create_schema(cluster))
         for migration in migrations:
             yield from migrate(cluster, migration)
         customers = yield from verify(cluster)
