@@ -1,0 +1,233 @@
+"""How things look: rows into tables for people, and into data for `--json`. Pure; nothing here opens, asks or prints.
+
+Whatever comes from a store is put into a `Text` after `clean`, never into markup, so that no name or payload can act
+on the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dalsegno.core.errors import DecodeError
+from dalsegno.core.store import Problem, RunRecord, Status
+from dalsegno.core.values.codec import Codec
+from dalsegno.tools.forms import payload_form, run_data
+from dalsegno.tools.text import clean, clock, duration, iso
+from dalsegno.tools.timeline import Mark, Row, Timeline, Unreadable, bar
+
+SUMMARY_MAX: Final = 60  # characters of a payload in a table
+SUMMARY_BYTES_MAX: Final = 64 * 1024  # bytes of a payload that is decoded only to be summarised
+BAR_WIDTH: Final = 32
+NAME_MAX: Final = 48
+
+STATUS_STYLES: Final = {
+    Status.RUNNING: "cyan",
+    Status.PAUSED: "yellow",
+    Status.BLOCKED: "bold red",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "yellow",
+    Status.TERMINATED: "magenta",
+    Status.CONTINUED: "dim",
+}
+_MARKS: Final = {Mark.GOOD: "green", Mark.BAD: "red", Mark.WAIT: "yellow", Mark.PLAIN: "cyan"}
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """A plain table; columns named in `right` are aligned so."""
+    numbers = set(right)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return made
+
+
+def text(value: object, style: str = "", limit: int | None = NAME_MAX) -> Text:
+    """A cell: one line, nothing in it but what can be printed."""
+    return Text(clean(value, limit), style=style)
+
+
+def status_text(status: Status) -> Text:
+    """A status in its colour."""
+    return Text(status.value, style=STATUS_STYLES[status])
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def runs_table(records: Sequence[RunRecord], now_us: int) -> Table:
+    """Runs, one a line."""
+    made = table("run", "workflow", "status", "created", "age", "took", "tags", right=("age", "took"))
+    for record in records:
+        took = "" if record.closed_at_us is None else duration(record.closed_at_us - record.created_at_us)
+        made.add_row(
+            text(record.workflow_id if record.generation == 1 else record.run_id),
+            text(record.workflow),
+            status_text(record.status),
+            clock(record.created_at_us)[:19],
+            duration(now_us - record.created_at_us),
+            took,
+            text(" ".join(f"{key}={value}" for key, value in record.tags.items())),
+        )
+    return made
+
+
+def run_head(record: RunRecord, events: int, published: dict[str, bytes], codec: Codec) -> RenderableType:
+    """Who a run is and how it stands, in a few lines."""
+    first = Text.assemble(
+        (clean(record.run_id), "bold"),
+        "  ",
+        clean(record.workflow),
+        "  ",
+        status_text(record.status),
+        f"  {events} events",
+    )
+    lines: list[RenderableType] = [first]
+    if record.reason:
+        lines.append(text(record.reason, "red", None))
+    if record.parent:
+        lines.append(text(f"child of {record.parent[0]}#{record.parent[1]}", "dim", None))
+    if record.tags:
+        lines.append(text("tags " + " ".join(f"{key}={value}" for key, value in record.tags.items()), "dim", None))
+    for key, value in published.items():
+        lines.append(text(f"state {key} = {summary(value, codec)}", "dim", None))
+    return Lines(*lines)
+
+
+# --- a history -----------------------------------------------------------------------------------------------------
+
+
+def summary(payload: bytes | None, codec: Codec, *, is_error: bool = False, limit: int = SUMMARY_MAX) -> str:
+    """A payload in one line, bounded; an error as its type and message."""
+    if payload is None:
+        return ""
+    if len(payload) > SUMMARY_BYTES_MAX:
+        return f"({len(payload):,} bytes)"
+    try:
+        if is_error:
+            error = codec.describe_error(payload)
+            return clean(f"{error.type.rpartition(':')[2]}: {error.message}", limit)
+        return clean(json.dumps(codec.to_json(payload), ensure_ascii=False), limit)
+    except DecodeError as error:
+        return clean(f"(unreadable: {error})", limit)
+
+
+def timeline_table(line: Timeline, codec: Codec, unreadable: Unreadable | None = None, width: int = BAR_WIDTH) -> Table:
+    """A history as a table whose last column is drawn to scale."""
+    numbers = ("#", "since start", "took", "tries")
+    made = table("#", "time", "since start", "what", "id", "name", "took", "tries", "payload", right=numbers)
+    made.add_column(_axis(line, width), no_wrap=True, min_width=width)
+    for row in line.rows:
+        style = _MARKS[row.mark]
+        made.add_row(
+            str(row.index),
+            clock(row.at_us)[11:],
+            f"+{duration(row.since_us)}",
+            Text(row.what, style=style),
+            text(row.id),
+            text(row.name),
+            "" if row.took_us is None else duration(row.took_us),
+            str(row.attempt) if row.attempt and row.attempt > 1 else "",
+            Text(row_payload(row, codec), style="red" if row.is_error else ""),
+            drawn_bar(row, line, width),
+        )
+    if unreadable is not None:
+        made.add_row(
+            str(unreadable.index), "", "", Text("cannot be read", "bold red"), "", "", "", "", *[Text(""), Text("")]
+        )
+    return made
+
+
+def row_payload(row: Row, codec: Codec) -> str:
+    """What an event carries, in one line: its payload, or else the facts only its kind has."""
+    if row.payload is not None:
+        return summary(row.payload, codec, is_error=row.is_error)
+    shown = {name: clock(value)[:19] if name.endswith("_us") else value for name, value in row.facts.items()}
+    shown.pop("kind", None)
+    shown.pop("change", None)
+    return clean(" ".join(f"{name}={value}" for name, value in shown.items()), SUMMARY_MAX)
+
+
+def drawn_bar(row: Row, line: Timeline, width: int = BAR_WIDTH) -> Text:
+    """When and how long, drawn to scale. A point in time is a dot; what is still open ends in an arrow."""
+    first, cells, is_open = bar(row.began_us, row.ended_us, line, width)
+    if row.ended_us == row.began_us:
+        drawn = "•"
+    else:
+        drawn = "━" * (cells - 1) + ("▸" if is_open else "━")
+    return Text(" " * first + drawn, style=_MARKS[row.mark])
+
+
+def _axis(line: Timeline, width: int) -> Text:
+    end = duration(line.length_us)
+    return Text("0" + end.rjust(width - 1), style="bold")
+
+
+def payload_lines(rows: Iterable[Row], codec: Codec) -> list[Text]:
+    """Every payload in full, each below a line that says whose it is."""
+    lines: list[Text] = []
+    for row in rows:
+        if row.payload is None:
+            continue
+        lines.append(Text(f"\n#{row.index} {row.what} {clean(row.name)}".rstrip(), style="bold"))
+        form = payload_form(row.payload, codec)
+        shown = json.dumps(form["json"], indent=2, ensure_ascii=False) if "json" in form else form.get("unreadable", "")
+        lines += [Text(f"  {clean(one)}") for one in shown.splitlines()]
+    return lines
+
+
+def row_data(row: Row, codec: Codec, payloads: bool) -> dict[str, Any]:
+    """A row of a timeline for `--json`; `payload` in full with `payloads`, else a summary."""
+    data: dict[str, Any] = {
+        "index": row.index,
+        "event": row.event,
+        "what": row.what,
+        "at": iso(row.at_us),
+        "since_us": row.since_us,
+        "began_at": iso(row.began_us),
+        "ended_at": iso(row.ended_us),
+        "id": row.id,
+        "name": row.name,
+        "line": row.line,
+        "attempt": row.attempt,
+        "took_us": row.took_us,
+        "error": row.is_error,
+        "summary": row_payload(row, codec),
+    }
+    if payloads and row.payload is not None:
+        data["payload"] = payload_form(row.payload, codec)
+    return data
+
+
+def timeline_data(
+    record: RunRecord,
+    line: Timeline,
+    unreadable: Unreadable | None,
+    published: dict[str, bytes],
+    codec: Codec,
+    payloads: bool,
+) -> dict[str, Any]:
+    """Everything `show --json` prints."""
+    return {
+        "run": run_data(record),
+        "state": {key: payload_form(value, codec) for key, value in published.items()},
+        "events": [row_data(row, codec, payloads) for row in line.rows],
+        "unreadable": {"index": unreadable.index, "why": unreadable.why} if unreadable else None,
+    }
+
+
+def problems_table(problems: Sequence[Problem]) -> Table:
+    """What `check` found."""
+    made = table("run", "event", "what", "record", right=("event",))
+    for problem in problems:
+        event = "" if problem.event is None else str(problem.event)
+        made.add_row(text(problem.run), event, text(problem.what, "red", None), text(problem.key))
+    return made

@@ -1,0 +1,241 @@
+"""How reports look: verify, diff and stats, for people and as data for `--json`. Pure, like `render`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dalsegno.core.events import Event
+from dalsegno.tools.comparing import Comparison, Difference, Pair
+from dalsegno.tools.measuring import Share, Spread, Stats
+from dalsegno.tools.render import NAME_MAX, table, text
+from dalsegno.tools.text import clean, duration, size
+from dalsegno.tools.timeline import words
+from dalsegno.tools.verifying import Finding, Group, Verdict, grouped
+
+RUNS_NAMED = 5
+VALUE_MAX = 60
+LATER_MAX = 40
+
+
+# --- verify --------------------------------------------------------------------------------------------------------
+
+
+def verify_report(findings: Sequence[Finding]) -> list[RenderableType]:
+    """A group for each cause, then a line that counts."""
+    parts: list[RenderableType] = []
+    for group in grouped(findings):
+        parts += [_group(group), Text("")]
+    counts = {verdict: sum(one.verdict is verdict for one in findings) for verdict in Verdict}
+    events = sum(one.events for one in findings)
+    parts.append(
+        Text.assemble(
+            f"{len(findings)} histories, {events} events: ",
+            (f"{counts[Verdict.FITS]} fit", "green"),
+            ", ",
+            (f"{counts[Verdict.DIVERGES]} diverge", "red" if counts[Verdict.DIVERGES] else ""),
+            ", ",
+            (f"{counts[Verdict.UNKNOWN]} could not be told", "yellow" if counts[Verdict.UNKNOWN] else ""),
+        )
+    )
+    return parts
+
+
+def _group(group: Group) -> Text:
+    one = group.example
+    diverges = one.verdict is Verdict.DIVERGES
+    what = "diverge" if group.runs > 1 else "diverges"
+    head = f"{group.runs} run{'s' * (group.runs > 1)} of {clean(one.workflow)!r} " + (
+        what if diverges else "could not be judged"
+    )
+    named = ", ".join(clean(run, NAME_MAX) for run in group.run_ids[:RUNS_NAMED])
+    more = f" and {group.runs - RUNS_NAMED} more" if group.runs > RUNS_NAMED else ""
+    lines = Text(head, style="bold red" if diverges else "bold yellow")
+    lines.append(f" ({group.open} open): {named}{more}", style="default not bold")
+    if not one.differs:
+        for line in one.reason.splitlines():
+            lines.append(f"\n  {clean(line)}", style="default not bold")
+        return lines
+    place = f"\n  first at event {one.event} of {clean(one.run_id)}" if one.event is not None else ""
+    lines.append(place, style="default not bold")
+    for label, value in (("recorded", one.recorded), ("yielded", one.yielded), ("differs", one.differs)):
+        lines.append(f"\n    {label:9} {clean(value)}", style="default not bold")
+    if one.line_now is not None:
+        then = f", recorded at line {one.line_then}" if one.line_then not in (None, one.line_now) else ""
+        lines.append(f"\n    {clean(one.file)}:{one.line_now}{then}", style="dim")
+    if one.source:
+        lines.append(f"\n      {clean(one.source)}", style="default not bold")
+    return lines
+
+
+def verify_data(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What `verify --json` prints."""
+    return {
+        "counts": {verdict.value: sum(one.verdict is verdict for one in findings) for verdict in Verdict},
+        "groups": [
+            {**_finding_data(group.example), "runs": group.runs, "open": group.open, "run_ids": list(group.run_ids)}
+            for group in grouped(findings)
+        ],
+        "runs": [_finding_data(one) for one in findings],
+    }
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    return attrs.asdict(finding) | {"verdict": finding.verdict.value}
+
+
+# --- diff ----------------------------------------------------------------------------------------------------------
+
+
+def diff_report(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) -> list[RenderableType]:
+    """The first divergence at length, the later ones as a table."""
+    found = comparison.divergences
+    if not found:
+        return [Text(f"The same: {len(a)} events, alike in everything but ids, times and lines.", style="green")]
+    first, later = found[0], found[1:]
+    parts: list[RenderableType] = [_first(first, a, b)]
+    if later:
+        made = table("A", "B", "id", "what", "differs", right=("A", "B"))
+        for pair in later[:LATER_MAX]:
+            event = _event(pair, a, b)
+            made.add_row(
+                _at(pair.a), _at(pair.b), text(_id(event)), words(type(event).__name__), text(_how(pair), limit=80)
+            )
+        parts += [Text("\nLater:", style="bold"), made]
+        if len(later) > LATER_MAX:
+            parts.append(Text(f"and {len(later) - LATER_MAX} more; --json lists them all", style="dim"))
+    return parts
+
+
+def _first(pair: Pair, a: Sequence[Event], b: Sequence[Event]) -> Text:
+    event = _event(pair, a, b)
+    about = f"command {_id(event)}, " if _id(event) else ""
+    lines = Text(f"They part at event {_at(pair.a) or '-'} of A, {_at(pair.b) or '-'} of B", style="bold red")
+    lines.append(
+        f"  ({about}{words(type(event).__name__)} {clean(getattr(event, 'name', ''))})\n", style="default not bold"
+    )
+    if pair.a is None or pair.b is None:
+        lines.append(f"  only in {'B' if pair.a is None else 'A'}", style="default not bold")
+        return lines
+    if pair.moved and not pair.differences:
+        lines.append("  the same, in another order", style="default not bold")
+    for difference in pair.differences:
+        lines.append(
+            f"  {clean(difference.field)}\n    A  {_value(difference.a)}\n    B  {_value(difference.b)}\n",
+            style="default not bold",
+        )
+    return lines
+
+
+def _event(pair: Pair, a: Sequence[Event], b: Sequence[Event]) -> Event:
+    return a[pair.a] if pair.a is not None else b[pair.b or 0]
+
+
+def _id(event: Event) -> str:
+    return str(getattr(event, "id", ""))
+
+
+def _at(index: int | None) -> str:
+    return "" if index is None else str(index)
+
+
+def _value(value: object) -> str:
+    return clean(json.dumps(value, ensure_ascii=False, default=str), 4 * VALUE_MAX)
+
+
+def _how(pair: Pair) -> str:
+    if pair.a is None or pair.b is None:
+        return "only in B" if pair.a is None else "only in A"
+    said = [f"{one.field}: {_value(one.a)} | {_value(one.b)}" for one in pair.differences]
+    return "; ".join(said) or "in another order"
+
+
+def diff_data(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) -> dict[str, Any]:
+    """What `diff --json` prints."""
+    return {
+        "same": not comparison.divergences,
+        "events": {"a": len(a), "b": len(b)},
+        "divergences": [
+            {
+                "a": pair.a,
+                "b": pair.b,
+                "id": _id(_event(pair, a, b)),
+                "event": type(_event(pair, a, b)).__name__,
+                "moved": pair.moved,
+                "differences": [_difference_data(one) for one in pair.differences],
+            }
+            for pair in comparison.divergences
+        ],
+    }
+
+
+def _difference_data(one: Difference) -> dict[str, Any]:
+    return {"field": one.field, "a": _plain(one.a), "b": _plain(one.b)}
+
+
+def _plain(value: object) -> object:
+    return json.loads(json.dumps(value, default=str))
+
+
+# --- stats ---------------------------------------------------------------------------------------------------------
+
+
+def stats_report(stats: Stats) -> list[RenderableType]:
+    """The figures of a store."""
+    store = stats.store
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("runs", f"{stats.all.runs:,}", _counts(stats.all))
+    facts.add_row("success", _percent(stats.all.success), "of those that completed, failed or were terminated")
+    facts.add_row("events", f"{stats.events:,}", f"per run {_spread(stats.events_per_run, str)}")
+    facts.add_row(
+        "payload",
+        size(store.get("events_bytes", 0)),
+        f"per run {_bytes(stats.bytes_per_run)}, per event {_bytes(stats.bytes_per_event)}",
+    )
+    facts.add_row("file", size(store.get("file_bytes", 0)), "")
+    for name, counts in (("started", stats.started), ("ended", stats.ended)):
+        facts.add_row(name, "", ", ".join(f"{count:,} in the last {span}" for span, count in counts.items()))
+    made = table(
+        "workflow",
+        "runs",
+        "success",
+        "median",
+        "p95",
+        "longest",
+        "status",
+        right=("runs", "success", "median", "p95", "longest"),
+    )
+    for name, share in stats.workflows.items():
+        took = share.took_us
+        times = [duration(v) for v in (took.median, took.p95, took.most)] if took else ["", "", ""]
+        made.add_row(text(name), f"{share.runs:,}", _percent(share.success), *times, _counts(share))
+    return [facts, Text(""), made] if stats.workflows else [facts]
+
+
+def _counts(share: Share) -> str:
+    return ", ".join(f"{count:,} {status}" for status, count in share.statuses.items())
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _bytes(count: float | None) -> str:
+    return "-" if count is None else size(round(count))
+
+
+def _spread(spread: Spread | None, form: Any) -> str:
+    if spread is None:
+        return "-"
+    return f"{form(spread.least)} to {form(spread.most)}, median {form(spread.median)}"
+
+
+def stats_data(stats: Stats) -> dict[str, Any]:
+    """What `stats --json` prints."""
+    return attrs.asdict(stats)

@@ -1,0 +1,114 @@
+"""Where histories come from: which store is meant, opening it to look, and finding a run by what people type.
+
+The store is, in this order: what `--store` says; the environment variable `DALSEGNO_STORE`; a folder `.dalsegno` here
+or in the nearest folder above, the way git finds its own. `file:PATH` names a file that `replay export` wrote, read
+into memory: every reading command works on it as on a store.
+
+Looking takes no hold of a store, so an engine may work on it meanwhile, and never makes a store that is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from dalsegno.core.errors import BadOption, RunNotFound, StoreUnusable
+from dalsegno.core.events import Event
+from dalsegno.core.store import Backend, RunRecord, Status, open_store
+from dalsegno.tools.text import clean
+from dalsegno.tools.timeline import Unreadable, as_far_as_readable
+from dalsegno.tools.transfer import into_memory
+
+ENVIRONMENT = "DALSEGNO_STORE"
+FOLDER = ".dalsegno"
+PAGE = 1000
+
+
+def store_url(given: str | None = None, *, make: bool = False) -> str:
+    """The URL of the store that is meant. Raises `BadOption` where nothing says; `make` answers `./.dalsegno` then."""
+    if given or (given := os.environ.get(ENVIRONMENT)):
+        return given
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FOLDER).is_dir():
+            return f"lmdb:{folder / FOLDER}"
+    if make:
+        return f"lmdb:{here / FOLDER}"
+    raise BadOption(
+        f"which store? There is no folder {FOLDER} here or above; say --store lmdb:PATH or set {ENVIRONMENT}=lmdb:PATH"
+    )
+
+
+def open_for_reading(url: str) -> Backend:
+    """Open a store to look at it, beside whoever works there. Raises `StoreUnusable` when there is none."""
+    scheme, _, location = url.partition(":")
+    if scheme == "file":
+        return into_memory(Path(location))
+    if scheme == "memory":
+        raise StoreUnusable("memory: is a store inside one process; this one has nothing in it to look at")
+    return open_store(url, read_only=True) if scheme == "lmdb" else open_store(url)
+
+
+@attrs.frozen
+class Kept:
+    """A run as it is kept: its record, its history as stored, and as far as it could be read."""
+
+    record: RunRecord
+    records: tuple[bytes, ...]
+    events: tuple[Event, ...]
+    unreadable: Unreadable | None = None
+
+
+def read_run(store: Backend, record: RunRecord) -> Kept:
+    """A run's whole history, a page at a time."""
+    records: list[bytes] = []
+    while page := store.history(record.number, len(records), PAGE):
+        records += page
+    events, unreadable = as_far_as_readable(records)
+    return Kept(record, tuple(records), tuple(events), unreadable)
+
+
+def find_run(store: Backend, name: str) -> RunRecord:
+    """The run people mean by `order-42` (the newest of that id) or `order-42#1` (that one).
+
+    Raises `RunNotFound`, which proposes ids that begin alike.
+    """
+    if (found := store.find(name)) is not None:
+        return found
+    exact = re.fullmatch(r"(.*)#(\d{1,9})", name, re.DOTALL)
+    if exact and (found := store.find(exact[1], int(exact[2]))) is not None:
+        return found
+    alike = close_to(store, exact[1] if exact else name)
+    hint = f"; there is {', '.join(clean(near, 60) for near in alike)}" if alike else "; `replay ls` lists them"
+    raise RunNotFound(f"no run has the id {clean(name, 120)!r}{hint}", workflow_id=name)
+
+
+def close_to(store: Backend, name: str, limit: int = 3) -> list[str]:
+    """Ids among the newest runs that begin as `name` does, or hold it."""
+    ids = list(dict.fromkeys(record.workflow_id for record in store.runs(limit=PAGE)))
+    near = [near for near in ids if near.startswith(name)] or [near for near in ids if name and name in near]
+    return near[:limit]
+
+
+def all_runs(
+    store: Backend,
+    *,
+    status: tuple[Status, ...] = (),
+    workflow: str | None = None,
+    tags: dict[str, str] | None = None,
+    since_us: int | None = None,
+    until_us: int | None = None,
+) -> Iterator[RunRecord]:
+    """All runs that fit, newest first, a page at a time; `since_us` and `until_us` bound when they were created."""
+    before: int | None = None
+    while page := store.runs(status=status, workflow=workflow, tags=tags, before=before, limit=PAGE):
+        for record in page:
+            if (until_us is None or record.created_at_us <= until_us) and (
+                since_us is None or record.created_at_us >= since_us
+            ):
+                yield record
+        before = page[-1].number
