@@ -76,7 +76,7 @@ class RunCompleted(Event):
     at_us: int
     result: Payload
     unread: dict[str, int] = attrs.field(factory=dict)
-    unawaited: tuple[str, ...] = ()
+    unawaited: tuple[str, ...] = attrs.field(default=(), converter=tuple)
 
 
 @attrs.frozen(slots=True)

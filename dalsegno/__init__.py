@@ -39,6 +39,7 @@ from dalsegno.core.engine.bodies import StepContext, step_context
 from dalsegno.core.engine.client import Client
 from dalsegno.core.engine.engine import Engine
 from dalsegno.core.engine.run import Run
+from dalsegno.core.engine.worker import Worker
 from dalsegno.core.errors import (
     AlienYield,
     BadOption,
@@ -152,6 +153,7 @@ __all__ = [
     "UseError",
     "Uuid",
     "Winner",
+    "Worker",
     "WorkflowError",
     "collect",
     "step",

@@ -13,7 +13,7 @@ from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, Sl
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings, child_id
-from dalsegno.core.errors import Cancelled, RunConflict, SendFailed, StepOutcomeUnknown
+from dalsegno.core.errors import RunConflict, SendFailed, StepOutcomeUnknown
 from dalsegno.core.events import (
     ChildNotStarted,
     ChildStarted,
@@ -246,20 +246,17 @@ class Requests:
             if waiting.retry_at_us is not None:
                 act.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
         elif waiting.kind == "child":
-            self._cancel_child(run, act, waiting)
+            self._cancel_child(act, waiting)
         elif waiting.deadline_us is not None:
             act.urgent = True
             act.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
             run.happened(TimerCancelled(self._now(), waiting.id))
 
-    def _cancel_child(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+    @staticmethod
+    def _cancel_child(act: Activation, waiting: Waiting) -> None:
         command: Any = waiting.command
-        act.urgent = True
-        if waiting.child_id is None:  # it was never started, so nobody else will report its end
-            error = self._around.codec.encode_error(Cancelled("cancelled before it was started"))
-            place = (waiting.id, waiting.name, waiting.digest, waiting.line)
-            run.happened(ChildNotStarted(self._now(), *place, error))
-        elif command.options.on_parent_close != "abandon":
+        if waiting.child_id is not None and command.options.on_parent_close != "abandon":
+            act.urgent = True
             act.messages.append(
                 Message(workflow_id=waiting.child_id, kind="cancel", payload=b"the parent no longer waits for it")
             )
