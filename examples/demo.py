@@ -3,8 +3,8 @@
 A worker process (`demo_worker`) runs the audit on an LMDB store. This process only looks on: it counts the lines that
 step bodies add to a ledger, kills the worker with SIGKILL when as many files are measured as chance has chosen, reads
 the histories while nobody runs, and starts the worker again. When every file is measured it sends the approval that
-the audit waits for. In the end it compares the ledger with the histories (`demo_proof`) and shows what happened
-(`demo_show`).
+the audit waits for. In the end it compares the ledger with the histories (`demo_proof`), has `replay verify` hold the
+histories against the code, and shows what happened (`demo_show`).
 
 The moments of the kills are shares of the files, not of time, so that they fall into the middle of the work on any
 machine. The same seed chooses the same shares.
@@ -13,24 +13,23 @@ machine. The same seed chooses the same shares.
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dalsegno import Client, DalsegnoError, Run, RunNotFound
+from dalsegno import Client, RunNotFound
+from dalsegno.examples import audit
 from dalsegno.examples.audit import Audited
 from dalsegno.examples.audit_measure import packages_of
 from dalsegno.examples.demo_proof import compare
 from dalsegno.examples.demo_show import DemoResult, show, timeline
 from dalsegno.examples.demo_watch import Demo, Stage, Worker
-
-Verify = Callable[[Run[Any]], None]
-"""Replays the history of a run against today's code; raises where they differ."""
 
 
 def run_demo(
@@ -42,13 +41,12 @@ def run_demo(
     kills: int = 2,
     json: bool,
     console: Console,
-    verify: Verify | None = None,
 ) -> DemoResult:
     """Audit the tree below `root` (None: the standard library of this Python) and show that it survived `kills` kills.
 
     `store` is where the LMDB store goes (None: a new folder for temporary files); the report and the ledger go beside
-    it. `verify` replays a history against the code. With `json` nothing is shown but the result. Raises `DemoFailed`
-    or a `DalsegnoError` where the demo could not be carried out at all; `DemoResult.ok` tells success.
+    it. With `json` nothing is shown but the result. Raises `DemoFailed` or a `DalsegnoError` where the demo could not be
+    carried out at all, `NotADirectoryError` for a root that is none; `DemoResult.ok` tells success.
     """
     root = (root or Path(sysconfig.get_path("stdlib"))).resolve()
     files = sum(len(package.files) for package in packages_of(root, tests=True))
@@ -80,7 +78,7 @@ def run_demo(
         with Worker(stage, root) as worker:
             demo.wait_for_life(worker)
             audited = demo.finish(worker, interactive)
-        result = _judge(demo, audited, seed, verify)
+        result = _judge(demo, audited, seed)
         show(result, json=json, console=console)
         return result
 
@@ -96,18 +94,22 @@ def _free_id(client: Client) -> str:
         number += 1
 
 
-def _judge(demo: Demo, audited: Audited, seed: int, verify: Verify | None) -> DemoResult:
+def verify(store: str, ids: Sequence[str]) -> str:
+    """Have `replay verify` replay histories against today's code; answers what does not fit, or nothing.
+
+    In a process of its own, as anybody would do it: what is read there is what is on the disk.
+    """
+    command = [sys.executable, "-m", "dalsegno.tools.replay", "verify", *ids, "--app", audit.__name__, "--store", store]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or f"status {done.returncode}"
+
+
+def _judge(demo: Demo, audited: Audited, seed: int) -> DemoResult:
     """Compare ledger and histories, and the histories with the code."""
     histories = list(demo.histories())
-    mismatch = ""
-    try:
-        for run, _ in histories:
-            if verify is not None:
-                verify(run)
-    except DalsegnoError as error:
-        mismatch = str(error)
-    if verify is not None and not mismatch:
-        demo.note(f"verified: the code of today still fits all {len(histories)} histories")
+    mismatch = verify(demo.stage.url, [run.id for run, _ in histories])
+    if not mismatch:
+        demo.note(f"verified: the code of today fits all {len(histories)} histories")
     return DemoResult(
         root=str(demo.root),
         store=demo.stage.url,
@@ -126,6 +128,5 @@ def _judge(demo: Demo, audited: Audited, seed: int, verify: Verify | None) -> De
         proof=compare(demo.ledger.entries, demo.kills, demo.recorded()),
         runs=len(histories),
         events=sum(len(history) for _, history in histories),
-        verified=None if verify is None else not mismatch,
         mismatch=mismatch,
     )

@@ -44,7 +44,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Everything the demo found out. `verified` is None where nobody gave it the means to verify."""
+    """Everything the demo found out. `mismatch` says where the code no longer fits the histories, if anywhere."""
 
     root: str
     store: str
@@ -63,13 +63,12 @@ class DemoResult:
     proof: Proof
     runs: int
     events: int
-    verified: bool | None
     mismatch: str
 
     @property
     def ok(self) -> bool:
         """Whether the run survived as promised."""
-        return self.proof.holds and self.verified is not False
+        return self.proof.holds and not self.mismatch
 
     def as_data(self) -> dict[str, Any]:
         """The result as plain data for JSON, without the timeline."""
@@ -170,8 +169,7 @@ def _proof_panel(result: DemoResult) -> Panel:
         ("recorded twice, or without a body", f"{len(proof.twice) + len(proof.unseen):,}"),
         ("lost, or repeated without a reason", f"{len(proof.lost) + len(proof.unexplained):,}"),
     ]
-    if result.verified is not None:
-        rows.append(("replayed against today's code", "fits" if result.verified else result.mismatch))
+    rows.append(("replayed against today's code", result.mismatch or "fits"))
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column()
     table.add_column(justify="right")

@@ -275,6 +275,11 @@ class Client:
 
     # --- waiting and forking: what runs ask of their client --------------------------------------------------------
 
+    def has_ended(self, record: RunRecord) -> bool:
+        """Whether there is something to tell of the run: it has closed for good, or is blocked."""
+        status = record.status
+        return status is Status.BLOCKED or not (status.open or status is Status.CONTINUED)
+
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool:
         """Wait until the run has ended; false when `timeout` seconds passed first."""
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -17,7 +17,7 @@ from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
 from dalsegno.core.errors import EngineClosed
 from dalsegno.core.events import RunStarted
-from dalsegno.core.store import Backend, Created, Message, NewRun, Sent
+from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
 
 class Engine(Client):
@@ -104,6 +104,12 @@ class Engine(Client):
             raise EngineClosed("this engine was closed; open another one on the store and the runs go on there")
 
     # --- waiting ---------------------------------------------------------------------------------------------------
+
+    def has_ended(self, record: RunRecord) -> bool:
+        """As for any client, except that a blocked run which this engine is just trying again has not."""
+        if record.status is Status.BLOCKED and record.number in self._worker.loop.live:
+            return False
+        return super().has_ended(record)
 
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool:
         """Wait until the run has ended; false when `timeout` seconds passed first."""

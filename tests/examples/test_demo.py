@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dalsegno.examples.demo import run_demo
+from dalsegno.examples.demo import run_demo, verify
 from dalsegno.examples.demo_watch import DemoFailed
 
 FILES = 60
@@ -76,3 +76,19 @@ def test_a_worker_that_cannot_work_is_reported(tree: Path, tmp_path: Path, monke
     monkeypatch.setattr("dalsegno.examples.demo_watch.WORKER", "dalsegno.examples.no_such_module")
     with pytest.raises(DemoFailed, match="No module named"):
         run_demo(tree, tmp_path / "store", interactive=False, seed=7, json=False, console=Console(quiet=True))
+
+
+def test_code_that_does_not_fit_is_not_success(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """When replaying finds a difference, the demo is no success and shows it."""
+    monkeypatch.setattr("dalsegno.examples.demo.verify", lambda store, ids: f"{len(ids)} runs diverge")
+    printed = io.StringIO()
+    console = Console(file=printed, width=100)
+    result = run_demo(tree, tmp_path / "store", interactive=False, seed=8, kills=0, json=False, console=console)
+    assert not result.ok
+    assert "7 runs diverge" in printed.getvalue()
+    assert "a promise was broken" in printed.getvalue()
+
+
+def test_verifying_tells_what_does_not_fit(tmp_path: Path):
+    """Verifying answers the reason as `replay verify` words it."""
+    assert "audit-9" in verify(f"lmdb:{tmp_path / 'store'}", ["audit-9"])
