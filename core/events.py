@@ -13,11 +13,16 @@ into bytes and back, and upgrades those of earlier versions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
 
 Payload: TypeAlias = bytes
+
+
+def _names(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)  # read back from a record it is a list
 
 
 class Event:
@@ -76,7 +81,7 @@ class RunCompleted(Event):
     at_us: int
     result: Payload
     unread: dict[str, int] = attrs.field(factory=dict)
-    unawaited: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    unawaited: tuple[str, ...] = attrs.field(default=(), converter=_names)
 
 
 @attrs.frozen(slots=True)
