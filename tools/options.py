@@ -34,7 +34,7 @@ else:
     _Type = click.ParamType  # generic at run time in the newest releases of click only
 
 COMPLETIONS_MAX = 50
-NARROW, WIDE = 100, 160  # columns, where the output is no terminal that would say
+WIDE = 160  # columns, where the output is no terminal that would say
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -185,12 +185,11 @@ def statuses(names: Iterable[str]) -> tuple[Status, ...]:
 # --- printing ------------------------------------------------------------------------------------------------------
 
 
-def console() -> Console:
-    """Where tables go. Without a terminal: no colours, and lines long enough that nothing is lost."""
-    terminal = sys.stdout.isatty()
-    return Console(
-        file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=False, width=None if terminal else WIDE
-    )
+def console(*, markup: bool = False) -> Console:
+    """Where tables go. Without a terminal: no colours, and lines long enough that nothing is lost. `markup` lets the
+    markup of one's own texts through."""
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(file=sys.stdout, highlight=False, markup=markup, emoji=False, width=width)
 
 
 def show(*parts: RenderableType) -> None:

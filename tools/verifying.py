@@ -106,10 +106,10 @@ def verify_run(kept: Kept, app: App) -> Finding:
         definition = app.workflow(record.workflow)
     except UnknownDefinition as error:
         return _finding(record, Verdict.UNKNOWN, events=count, reason=str(error))
-    return attrs.evolve(replay(record, kept.events, definition, app.codec), events=count)
+    return attrs.evolve(replay_events(record, kept.events, definition, app.codec), events=count)
 
 
-def replay(
+def replay_events(
     record: RunRecord, events: Iterable[Event], definition: WorkflowDefinition[Any, Any], codec: Codec
 ) -> Finding:
     """Replay events against a workflow's code."""

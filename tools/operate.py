@@ -1,0 +1,383 @@
+"""`dalsegno`: works on a store, and talks to its runs from a second terminal.
+
+A worker is an engine with the code of `--app`. The other commands put a message or a new run into the store, which is
+durable when they return, whether a worker is there or not; the worker hears of it within a fraction of a second.
+Exit codes are in `dalsegno.tools.failures`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+import click
+
+from dalsegno import Client, Engine, Run
+from dalsegno.core.definitions import WorkflowDefinition
+from dalsegno.core.errors import BadOption
+from dalsegno.core.store import OnConflict, Status
+from dalsegno.core.values.codec import Codec
+from dalsegno.examples.demo import run_demo
+from dalsegno.examples.demo_watch import DemoFailed
+from dalsegno.tools.app import App, load_app
+from dalsegno.tools.failures import NO, CalmGroup, say
+from dalsegno.tools.forms import run_data
+from dalsegno.tools.options import (
+    CONTEXT,
+    Age,
+    Json,
+    KeyValue,
+    RunName,
+    WorkflowName,
+    app_option,
+    command_help,
+    console,
+    json_option,
+    show_json,
+    store_option,
+)
+from dalsegno.tools.stores import open_for_reading, store_url
+from dalsegno.tools.text import clean
+
+GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
+
+\b
+Example:
+  dalsegno worker --app shop.orders --store lmdb:./orders
+  dalsegno start fulfil '{"id": 42}' --id order-42 --app shop.orders --store lmdb:./orders
+  dalsegno signal order-42 approval '{"granted": true}' --store lmdb:./orders
+
+\b
+Completion of commands, options and run ids in bash (zsh and fish likewise):
+  eval "$(_DALSEGNO_COMPLETE=bash_source dalsegno)"
+
+\b
+Exit codes: 0 done, 1 understood and refused (no such run, it has ended, the id is taken),
+2 not understood, 3 the store cannot be used, 4 data cannot be read.
+"""
+
+LOOK_EVERY_S = 0.1
+"""How often `worker --until-done` looks whether anything is left."""
+
+
+@click.group(cls=CalmGroup, context_settings=CONTEXT, help=GROUP_HELP)
+@click.version_option(package_name="dalsegno")
+def main() -> None:
+    """The `dalsegno` command."""
+
+
+@contextmanager
+def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
+    """A client on a store that is there. A message to a store that is not there would make an empty one."""
+    url = store_url(store)
+    open_for_reading(url).close()
+    with Client(url, codec=codec) as client:
+        yield client
+
+
+# --- worker --------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    "worker",
+    help=command_help(
+        "Work on the runs of a store with the code of an app, until Ctrl-C.",
+        "dalsegno worker --app shop.orders --store lmdb:./orders",
+        "Goes on with everything that is unfinished. Ctrl-C or SIGTERM stop it in good order: running steps get "
+        "--grace, and nothing that was recorded is lost. The store is made if it is not there. With --json: one object "
+        'when it has begun, {"store", "pid", "workflows", "steps"}.',
+    ),
+)
+@app_option(required=True)
+@store_option
+@click.option("--step-threads", type=click.IntRange(1), default=16, show_default=True, help="Step bodies at a time.")
+@click.option("--grace", type=Age(), default="10s", show_default=True, help="How long running steps may finish.")
+@click.option("--until-done", is_flag=True, help="Stop when no run is left that could go on.")
+@json_option
+def worker(app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool) -> None:
+    """Serve an app."""
+    loaded, url = load_app(app), store_url(store, make=True)
+    stop = threading.Event()
+    with (
+        stopping_on_signals(stop),
+        Engine(
+            url, workflows=loaded.definitions, codec=loaded.codec, step_threads=step_threads, grace=grace / 1e6
+        ) as engine,
+    ):
+        if json_wanted:
+            names = {"workflows": sorted(loaded.workflows), "steps": sorted(loaded.steps)}
+            show_json({"store": url, "pid": os.getpid(), **names})
+        else:
+            say(f"working on {url} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops", mark="")
+        sys.stdout.flush()
+        while not stop.wait(LOOK_EVERY_S if until_done else None):
+            if not engine.backend.runs(status=[Status.RUNNING], limit=1):
+                break
+        if stop.is_set():
+            say(f"stopping: running steps get {grace / 1e6:g} s; Ctrl-C again stops at once", mark="")
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks to stop; the second one is taken as it is meant."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for one in before:
+            signal.signal(one, before[one])
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+# --- start ---------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    "start",
+    help=command_help(
+        "Start a workflow; the run is durable when this returns, and starting is idempotent by --id.",
+        """dalsegno start fulfil '{"id": 42, "amount": "9.90"}' --id order-42 --app shop.orders""",
+        "ARGS are the workflow's arguments, each written as JSON. With --app they are made into the types that the "
+        "workflow's annotations name, and checked; without it the name is not checked and they stay plain JSON. With "
+        "--json: the run, as in `replay ls`.",
+    ),
+)
+@click.argument("workflow", type=WorkflowName())
+@click.argument("args", nargs=-1, type=Json())
+@click.option("--kw", "kwargs", multiple=True, type=KeyValue(), metavar="NAME=JSON", help="A keyword argument.")
+@click.option("--id", "id", help="The workflow id; one is made up without it.")
+@click.option("--tag", "tags", multiple=True, type=KeyValue(), help="A tag to find the run by.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["attach", "reject", "restart_closed"]),
+    default="attach",
+    show_default=True,
+    help="What to do when the id is taken.",
+)
+@app_option(required=False)
+@store_option
+@json_option
+def start(
+    workflow: str,
+    args: tuple[Any, ...],
+    kwargs: Sequence[tuple[str, str]],
+    id: str | None,
+    tags: Sequence[tuple[str, str]],
+    on_conflict: OnConflict,
+    app: str | None,
+    store: str | None,
+    json_wanted: bool,
+) -> None:
+    """Start a run."""
+    loaded = load_app(app) if app else None
+    named = {name: Json().convert(value, None, click.get_current_context()) for name, value in kwargs}
+    definition: WorkflowDefinition[Any, Any] | str = workflow
+    if loaded is not None:
+        definition = loaded.workflow(workflow)
+        args, named = structured(loaded, definition, args, named)
+    with Client(store_url(store, make=True), codec=loaded.codec if loaded else None) as client:
+        run = client.start(definition, *args, id=id, on_conflict=on_conflict, tags=dict(tags), **named)
+        data = run_data(run.record)
+    if json_wanted:
+        show_json(data)
+    else:
+        click.echo(f"{clean(data['run_id'])} {data['status']}")
+
+
+def structured(
+    app: App, definition: WorkflowDefinition[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """JSON arguments as the types the workflow's annotations name. Raises `BadOption` for a call that does not fit."""
+    try:
+        bound = definition.signature.bind(*args, **kwargs)
+        hints = get_type_hints(definition.fn)
+    except (TypeError, NameError) as error:
+        raise BadOption(f"{definition.name}{definition.signature}: {error}") from None
+    for name, value in bound.arguments.items():
+        hint, kind = hints.get(name, Any), definition.signature.parameters[name].kind
+        if kind is kind.VAR_POSITIONAL:
+            bound.arguments[name] = tuple(app.codec.structure(one, hint) for one in value)
+        elif kind is kind.VAR_KEYWORD:
+            bound.arguments[name] = {key: app.codec.structure(one, hint) for key, one in value.items()}
+        else:
+            bound.arguments[name] = app.codec.structure(value, hint)
+    return bound.args, bound.kwargs
+
+
+# --- talking to a run ----------------------------------------------------------------------------------------------
+
+
+@main.command(
+    "signal",
+    help=command_help(
+        "Send a signal to a run; it is durable when this returns, and is received exactly once.",
+        """dalsegno signal order-42 approval '{"granted": true}' --dedup mail-7""",
+        "PAYLOAD is JSON (null if left out); the workflow's Receive makes it into the type it asks for. With --json: "
+        '{"run": as in `replay ls`, "sent": "signal"}.',
+    ),
+)
+@click.argument("run", type=RunName())
+@click.argument("name")
+@click.argument("payload", type=Json(), default="null")
+@click.option("--dedup", metavar="KEY", help="A second signal with this key is not delivered again.")
+@app_option(required=False)
+@store_option
+@json_option
+def send_signal(
+    run: str, name: str, payload: Any, dedup: str | None, app: str | None, store: str | None, json_wanted: bool
+) -> None:
+    """Send a signal."""
+    codec = load_app(app).codec if app else None
+    said(
+        run,
+        store,
+        json_wanted,
+        f"signal {clean(name)}",
+        lambda found: found.signal_json(name, payload, dedup=dedup),
+        codec,
+    )
+
+
+def said(
+    id: str,
+    store: str | None,
+    json_wanted: bool,
+    what: str,
+    say_it: Callable[[Run[Any]], None],
+    codec: Codec | None = None,
+) -> None:
+    """Say something to a run, and print that it was taken."""
+    with talking(store, codec) as client:
+        run = client.get(id)
+        say_it(run)
+        data = run_data(run.record)
+    if json_wanted:
+        show_json({"run": data, "sent": what.split()[0]})
+    else:
+        click.echo(f"{clean(id)}: {what} is taken")
+
+
+reason_option = click.option("--reason", default="", help="Why; it is recorded in the history.")
+
+
+@main.command(
+    "cancel",
+    help=command_help(
+        "Ask a run to end itself: Cancelled is raised where it waits, and its clean-up runs.",
+        "dalsegno cancel order-42 --reason 'the customer called'",
+    ),
+)
+@click.argument("run", type=RunName())
+@reason_option
+@store_option
+@json_option
+def cancel(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
+    """Cancel a run."""
+    said(run, store, json_wanted, "cancel", lambda found: found.cancel(reason))
+
+
+@main.command(
+    "terminate",
+    help=command_help(
+        "End a run without asking its code; works for a blocked one too.",
+        "dalsegno terminate order-42 --reason 'started by mistake'",
+    ),
+)
+@click.argument("run", type=RunName())
+@reason_option
+@store_option
+@json_option
+def terminate(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
+    """Terminate a run."""
+    said(run, store, json_wanted, "terminate", lambda found: found.terminate(reason))
+
+
+@main.command(
+    "pause",
+    help=command_help(
+        "Start nothing new for a run until it is resumed; what runs already is recorded.",
+        "dalsegno pause order-42 --reason 'the warehouse is closed'",
+    ),
+)
+@click.argument("run", type=RunName())
+@reason_option
+@store_option
+@json_option
+def pause(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
+    """Pause a run."""
+    said(run, store, json_wanted, "pause", lambda found: found.pause(reason))
+
+
+@main.command(
+    "resume",
+    help=command_help(
+        "Let a paused run go on, or have a blocked one tried again with the code the worker has now.",
+        "dalsegno resume order-42",
+    ),
+)
+@click.argument("run", type=RunName())
+@store_option
+@json_option
+def resume(run: str, store: str | None, json_wanted: bool) -> None:
+    """Resume a run."""
+    said(run, store, json_wanted, "resume", lambda found: found.resume())
+
+
+# --- demo ----------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    "demo",
+    help=command_help(
+        "Audit a source tree in a process that is killed twice on the way, and prove that nothing was lost.",
+        "dalsegno demo --seed 7",
+        "PATH is the folder to audit, by default the standard library of this Python. The store goes into a new "
+        "folder for temporary files unless --store names one. Exit code 0 when the run survived as promised. With "
+        "--json: the figures, the kills and the proof.",
+    ),
+)
+@click.argument("path", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--interactive", is_flag=True, help="Ask whether to publish, instead of answering by itself.")
+@click.option("--seed", type=int, help="Chooses the moments of the kills; another one each time without it.")
+@click.option("--kills", type=click.IntRange(0, 20), default=2, show_default=True, help="How often to kill the worker.")
+@click.option("--store", metavar="FOLDER", help="Where the LMDB store goes; lmdb:FOLDER is taken too.")
+@json_option
+def demo(
+    path: Path | None, interactive: bool, seed: int | None, kills: int, store: str | None, json_wanted: bool
+) -> None:
+    """Run the demo."""
+    folder = Path(store.removeprefix("lmdb:")) if store else None
+    chosen = secrets.randbelow(10_000) if seed is None else seed
+    try:
+        result = run_demo(
+            path,
+            folder,
+            interactive=interactive,
+            seed=chosen,
+            kills=kills,
+            json=json_wanted,
+            console=console(markup=True),
+        )
+    except DemoFailed as error:
+        say(error)
+        click.get_current_context().exit(NO)
+    click.get_current_context().exit(0 if result.ok else NO)
+
+
+if __name__ == "__main__":
+    main()
