@@ -45,8 +45,8 @@ def run_demo(
     """Audit the tree below `root` (None: the standard library of this Python) and show that it survived `kills` kills.
 
     `store` is where the LMDB store goes (None: a new folder for temporary files); the report and the ledger go beside
-    it. With `json` nothing is shown but the result. Raises `DemoFailed` or a `DalsegnoError` where the demo could not be
-    carried out at all, `NotADirectoryError` for a root that is none; `DemoResult.ok` tells success.
+    it. With `json` nothing is shown but the result. `DemoResult.ok` tells success. Raises `DemoFailed` or a
+    `DalsegnoError` where the demo could not be carried out at all, `NotADirectoryError` for a root that is none.
     """
     root = (root or Path(sysconfig.get_path("stdlib"))).resolve()
     files = sum(len(package.files) for package in packages_of(root, tests=True))

@@ -100,7 +100,8 @@ def timeline(began_at: float, histories: Sequence[Sequence[Any]], ledger: Iterab
                 begun[event.id] = event
             case "ChildCompleted":
                 child, began_us = begun[event.id].workflow_id, begun[event.id].at_us
-                what = f"package {folders.get(child, child)}"
+                folder = folders.get(child, child)
+                what = "modules at the top" if folder == "." else f"package {folder}"
                 add(what, began_us, event.at_us, steps=sizes.get(child, 0), package=True)
             case "StepCompleted":
                 add(event.name, event.at_us - event.took_us, event.at_us)

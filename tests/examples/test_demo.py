@@ -44,6 +44,17 @@ def test_killed_twice_and_nothing_recorded_runs_again(tree: Path, tmp_path: Path
     assert "no recorded step ran again" in text
 
 
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_person_may_be_asked(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool):
+    """With `interactive` the report is published, or not, as the person at the terminal says."""
+    monkeypatch.setattr("rich.prompt.Confirm.ask", lambda *_, **__: answer)
+    console = Console(quiet=True)
+    result = run_demo(tree, tmp_path / "store", interactive=True, seed=9, kills=1, json=False, console=console)
+    assert result.ok
+    assert result.published is answer
+    assert bool(result.html) is answer
+
+
 def test_json_is_one_object(tree: Path, tmp_path: Path):
     """With `json` nothing but the result is printed, as one object."""
     printed = io.StringIO()
@@ -91,4 +102,4 @@ def test_code_that_does_not_fit_is_not_success(tree: Path, tmp_path: Path, monke
 
 def test_verifying_tells_what_does_not_fit(tmp_path: Path):
     """Verifying answers the reason as `replay verify` words it."""
-    assert "audit-9" in verify(f"lmdb:{tmp_path / 'store'}", ["audit-9"])
+    assert "holds no store" in verify(f"lmdb:{tmp_path / 'store'}", ["audit-9"])
