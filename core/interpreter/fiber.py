@@ -172,7 +172,12 @@ class Fiber:
 
 
 def failure_of(error: BaseException) -> BaseException:
-    """What a workflow's failure is when its code let this pass. Ctrl-C is nobody's failure and goes through."""
+    """What a workflow's failure is when its code let this pass. Ctrl-C is nobody's failure and goes through.
+
+    The frame of ours that caught it is taken off the traceback, which then is the same live and on replay.
+    """
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
     if isinstance(error, Exception):
         return error
     if isinstance(error, KeyboardInterrupt):

@@ -7,7 +7,7 @@ same name, same digest of the arguments. What does not fit raises `HistoryMismat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from dalsegno.core.commands import RunStep
 from dalsegno.core.errors import DecodeError, EncodeError
@@ -104,7 +104,7 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
     This is `fold` for the case that most histories are made of, without queue, table and bookkeeping: a command that is
     answered by the very next event is never put down as waiting.
     """
-    event: Any = events[index]
+    start, event = index, cast(Any, events[index])
     waiting = machine.waiting.get(event.id)
     if waiting is None or waiting.kind != "step" or type(waiting.owner) is not Fiber or machine.closed:
         return index
@@ -125,7 +125,7 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
         try:
             value = decode(event.result)
         except DecodeError as error:
-            error.add_note(f"the result of step {event.name!r} (id {event.id}), event {index - 1}")
+            error.add_note(f"the result of step {event.name!r} (id {event.id}), event {machine.count + index - start - 1}")
             raise
         try:
             command = send(value)
@@ -146,7 +146,8 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
         except EncodeError:
             break
         ordinal += 1
-    machine.count, machine.now_us, fiber.ordinal = index, now_us, ordinal
+    machine.count += index - start
+    machine.now_us, fiber.ordinal = now_us, ordinal
     if ended:
         fiber.finish(ok, value)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 from dalsegno.core.commands import All, BranchOutcome, First, Map, Winner
 from dalsegno.core.errors import Cancelled, ToleranceExceeded
 from dalsegno.core.interpreter.asked import Waiting
-from dalsegno.core.interpreter.fiber import Seat, discard
+from dalsegno.core.interpreter.fiber import Seat, discard, failure_of
 from dalsegno.core.interpreter.machine import Machine, Site
 
 STOPPED = "a branch beside this one ended it"
@@ -197,7 +197,7 @@ class MapNode(Join):
         super().__init__(site, site.next_id())
         self.command = command
         self.begun = self.succeeded = self.failed = 0
-        self.filling = False
+        self.filling = self.exceeded = False
         completion = command.completion
         if completion is not None and completion.satisfied(0):
             self.stopping = True
@@ -219,7 +219,8 @@ class MapNode(Join):
         """Call the function with the item, and start what it makes. What it raises is the branch's failure."""
         try:
             made = self.command.fn(branch)
-        except Exception as error:
+        except Exception as raised:
+            error = failure_of(raised)
             seat = Seat(self, index, f"{self.id}.{index + 1}", self.site.region)
             self.seats[index] = seat
             self.open += 1
@@ -246,18 +247,18 @@ class MapNode(Join):
                 self.failure = seat.value
                 self.stop(STOPPED)
             elif not completion.bears(self.failed, len(self.command.items)):
-                self.failure = ToleranceExceeded()  # its facts are known when all have ended
+                self.exceeded = True  # what to raise is known when all have ended
                 self.stop(STOPPED)
 
     def is_over(self) -> bool:
         return not self.filling and (self.stopping or self.begun == len(self.command.items))
 
     def conclude(self) -> None:
-        if isinstance(self.failure, ToleranceExceeded) and not self.failure.args[0] and self.is_over():
-            total = len(self.command.items)
-            message = f"{self.failed} of {total} branches of a Map failed, which is more than it tolerates"
-            self.failure = ToleranceExceeded(message, failed=self.failed, outcomes=self._outcomes())
-            self.failure.__cause__ = next((o.error for o in self.failure.outcomes if o.status == "failed"), None)
+        if self.exceeded and not self.busy and not self.open:
+            outcomes = self._outcomes()
+            message = f"{self.failed} of {len(outcomes)} branches of a Map failed, which is more than it tolerates"
+            self.failure = ToleranceExceeded(message, failed=self.failed, outcomes=outcomes)
+            self.failure.__cause__ = next((outcome.error for outcome in outcomes if outcome.status == "failed"), None)
         super().conclude()
 
     def succeed(self) -> None:

@@ -200,8 +200,14 @@ class Machine:
         if waiting.kind == "receive":
             del self.receivers[waiting.name][waiting.id]
         if waiting.deadline_us is not None:
+            self.give_back(waiting)
+        elif waiting.handed:
+            self.withdrawn.append(waiting)
+
+    def give_back(self, waiting: Waiting) -> None:
+        """Have a timer cancelled that was set for a command, if one was."""
+        if waiting.deadline_us is not None:
             self.timers[waiting.id] = waiting
-        if waiting.handed or waiting.deadline_us is not None:
             self.withdrawn.append(waiting)
 
     def cancel_waiting(self, waiting: Waiting, reason: str) -> None:
@@ -228,7 +234,9 @@ class Machine:
             return
         waiting = next(iter(receivers.values()))
         value = self.taken(waiting.owner, waiting.command, signal)
-        self.drop(waiting)
+        del self.waiting[waiting.id]
+        del receivers[waiting.id]
+        self.give_back(waiting)
         waiting.owner.settle(True, value)
 
     def taken(self, site: Site, command: Any, signal: CarriedSignal) -> Any:
