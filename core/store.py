@@ -20,7 +20,6 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, Self
 
 import attrs
@@ -390,6 +389,8 @@ def open_store(url: str, **options: Any) -> Backend:
     Raises `BadOption` for an unknown scheme, `StoreUnusable` for what cannot be opened. Opening one kind of store
     never imports the driver of another.
     """
+    from importlib.metadata import entry_points
+
     scheme, colon, location = url.partition(":")
     if not colon:
         raise BadOption(f"{url!r} is not a store URL: write 'lmdb:{url}' for a folder on this machine, or 'memory:'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -137,6 +136,8 @@ class Run(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
+        import asyncio
+
         ended: Future[None] = Future()
         if not self._client.call_at_end(self, ended):
             # A client beside the engine can only look again and again; that is done off the event loop.

@@ -7,6 +7,7 @@ one comes. One more thread keeps the clockwork going.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import threading
@@ -14,15 +15,18 @@ import time
 from concurrent.futures import Executor
 from datetime import timedelta
 from types import FrameType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.crew import Crew
-from dalsegno.core.engine.elsewhere import AsyncBodies, ExecutorBodies
+from dalsegno.core.engine.executors import ExecutorBodies
 from dalsegno.core.engine.works import CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.policies import seconds
 from dalsegno.core.store import Backend
+
+if TYPE_CHECKING:
+    from dalsegno.core.engine.async_bodies import AsyncBodies
 
 GRACE_S = 10.0
 STEP_THREADS = 16
@@ -59,7 +63,8 @@ class Worker(Works):
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle)
-        self._async = AsyncBodies(self.around, self.loop)
+        self._async: AsyncBodies | None = None
+        self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
         self._alarm = threading.Event()
         self._stopping = False
@@ -102,7 +107,8 @@ class Worker(Works):
         self.loop.draining = True
         self._steps.stop()
         finished = self._steps.join_all(allowed)
-        finished = self._async.stop(allowed) and finished
+        if self._async is not None:
+            finished = self._async.stop(allowed) and finished
         self._stopping = True
         self._alarm.set()
         if self._ticking.ident is not None:
@@ -153,10 +159,19 @@ class Worker(Works):
 
     def goes_elsewhere(self, job: Job) -> bool:
         """Start an `async def` body on the event loop, or any body on the executor that was given."""
-        if self._async.takes(job):
-            self._async.put(job)
+        if inspect.iscoroutinefunction(job.fn):
+            self._event_loop().put(job)
         elif self._executor is not None:
             self._executor.put(job)
         else:
             return False
         return True
+
+    def _event_loop(self) -> AsyncBodies:
+        """The event loop, started with the first `async def` step."""
+        with self._starting_async:
+            if self._async is None:
+                from dalsegno.core.engine.async_bodies import AsyncBodies as Started
+
+                self._async = Started(self.around, self.loop)
+            return self._async

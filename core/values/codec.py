@@ -13,13 +13,11 @@ from hashlib import blake2b
 from typing import Any
 
 import attrs
-from cattrs import Converter
 
 from dalsegno.core.errors import DecodeError, EncodeError
 from dalsegno.core.values import wire
 from dalsegno.core.values.exceptions import ErrorSummary, bare
 from dalsegno.core.values.layers import PayloadLayer
-from dalsegno.core.values.loose import make_loose_converter, structure
 from dalsegno.core.values.lowering import Walk
 from dalsegno.core.values.plain import is_plain
 from dalsegno.core.values.reading import Reader, as_decode_error
@@ -55,13 +53,13 @@ class Codec:
     renamed: Mapping[str, type] = attrs.field(factory=dict, converter=_copied, hash=False)
     _reader: Reader = attrs.field(init=False, repr=False, eq=False)
     _unpack: Callable[[Any], Any] = attrs.field(init=False, repr=False, eq=False)
-    _converter: Converter = attrs.field(init=False, repr=False, eq=False)
+    _converter: Any = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         reader = Reader(self.renamed)
         object.__setattr__(self, "_reader", reader)
         object.__setattr__(self, "_unpack", reader.unpack)
-        object.__setattr__(self, "_converter", make_loose_converter())
+        object.__setattr__(self, "_converter", None)
 
     # --- values ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +188,13 @@ class Codec:
 
     def structure(self, obj: object, as_type: Any) -> Any:
         """Make a typed value of JSON, as `decode` does for a loose payload. `DecodeError` names what does not fit."""
-        return obj if as_type is Any else structure(self._converter, obj, as_type)
+        if as_type is Any:
+            return obj
+        from dalsegno.core.values.loose import make_loose_converter, structure
+
+        if self._converter is None:
+            object.__setattr__(self, "_converter", make_loose_converter())
+        return structure(self._converter, obj, as_type)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
