@@ -10,6 +10,7 @@ Shell completion is click's: `eval "$(_REPLAY_COMPLETE=bash_source replay)"`, an
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -188,7 +189,7 @@ def statuses(names: Iterable[str]) -> tuple[Status, ...]:
 def console(*, markup: bool = False) -> Console:
     """Where tables go. Without a terminal: no colours, and lines long enough that nothing is lost. `markup` lets the
     markup of one's own texts through."""
-    width = None if sys.stdout.isatty() else WIDE
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
     return Console(file=sys.stdout, highlight=False, markup=markup, emoji=False, width=width)
 
 

@@ -25,8 +25,12 @@ from dalsegno.tools.timeline import Mark, Row, Timeline, Unreadable, bar
 
 SUMMARY_MAX: Final = 60  # characters of a payload in a table
 SUMMARY_BYTES_MAX: Final = 64 * 1024  # bytes of a payload that is decoded only to be summarised
-BAR_WIDTH: Final = 32
+COLUMNS: Final = ("#", "time", "since start", "what", "id", "name", "took", "tries")
+GAP: Final = 2  # cells between two columns
+PAYLOAD_MIN: Final = 12
+BAR_MIN, BAR_MAX = 12, 48
 NAME_MAX: Final = 48
+ID_MAX: Final = 24  # of an id or name in a timeline
 
 STATUS_STYLES: Final = {
     Status.RUNNING: "cyan",
@@ -44,7 +48,7 @@ _MARKS: Final = {Mark.GOOD: "green", Mark.BAD: "red", Mark.WAIT: "yellow", Mark.
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
     """A plain table; columns named in `right` are aligned so."""
     numbers = set(right)
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     return made
@@ -105,8 +109,10 @@ def run_head(record: RunRecord, events: int, published: dict[str, bytes], codec:
 # --- a history -----------------------------------------------------------------------------------------------------
 
 
-def summary(payload: bytes | None, codec: Codec, *, is_error: bool = False, limit: int = SUMMARY_MAX) -> str:
-    """A payload in one line, bounded; an error as its type and message."""
+def summary(
+    payload: bytes | None, codec: Codec, *, is_error: bool = False, is_call: bool = False, limit: int = SUMMARY_MAX
+) -> str:
+    """A payload in one line, bounded; an error as its type and message, a call's arguments without an empty half."""
     if payload is None:
         return ""
     if len(payload) > SUMMARY_BYTES_MAX:
@@ -115,48 +121,99 @@ def summary(payload: bytes | None, codec: Codec, *, is_error: bool = False, limi
         if is_error:
             error = codec.describe_error(payload)
             return clean(f"{error.type.rpartition(':')[2]}: {error.message}", limit)
-        return clean(json.dumps(codec.to_json(payload), ensure_ascii=False), limit)
+        node = codec.to_json(payload)
+        if is_call and isinstance(node, list) and len(node) == 2 and not (node[0] and node[1]):
+            node = node[1] or node[0]
+        return clean(brief(node), limit)
     except DecodeError as error:
         return clean(f"(unreadable: {error})", limit)
 
 
-def timeline_table(line: Timeline, codec: Codec, unreadable: Unreadable | None = None, width: int = BAR_WIDTH) -> Table:
-    """A history as a table whose last column is drawn to scale."""
-    numbers = ("#", "since start", "took", "tries")
-    made = table("#", "time", "since start", "what", "id", "name", "took", "tries", "payload", right=numbers)
-    made.add_column(_axis(line, width), no_wrap=True, min_width=width)
-    for row in line.rows:
-        style = _MARKS[row.mark]
-        made.add_row(
-            str(row.index),
-            clock(row.at_us)[11:],
-            f"+{duration(row.since_us)}",
-            Text(row.what, style=style),
-            text(row.id),
-            text(row.name),
-            "" if row.took_us is None else duration(row.took_us),
-            str(row.attempt) if row.attempt and row.attempt > 1 else "",
-            Text(row_payload(row, codec), style="red" if row.is_error else ""),
-            drawn_bar(row, line, width),
-        )
+def brief(node: object) -> str:
+    """The JSON of a payload, shorter: what has a type is written as Python would.
+
+    >>> brief({"$type": "shop:Order", "id": 7, "items": {"$type": "tuple", "items": [1, "a"]}})
+    'Order(id=7, items=(1, "a"))'
+    """
+    if isinstance(node, list):
+        return f"[{', '.join(map(brief, node))}]"
+    if not isinstance(node, dict):
+        return json.dumps(node, ensure_ascii=False)
+    kind = node.get("$type")
+    if not isinstance(kind, str):
+        return "{" + ", ".join(f"{json.dumps(key)}: {brief(value)}" for key, value in node.items()) + "}"
+    inside = {key: value for key, value in node.items() if key != "$type"}
+    if list(inside) == ["items"]:
+        inner = brief(inside["items"])
+        return f"({inner[1:-1]})" if kind == "tuple" else f"{kind}({inner})"
+    if list(inside) == ["value"]:
+        return f"{kind}({brief(inside['value'])})"
+    name = kind.rpartition(":")[2]
+    return f"{name}({', '.join(f'{key}={brief(value)}' for key, value in inside.items())})"
+
+
+def timeline_table(line: Timeline, codec: Codec, unreadable: Unreadable | None = None, width: int = 120) -> Table:
+    """A history as a table of `width` columns, an event a line; its last column is drawn to scale.
+
+    Payloads get what the other columns leave. Where that is nothing to speak of, other columns make room for them, and
+    at last they are left out themselves.
+    """
+    cells = [_cells(row) for row in line.rows]
     if unreadable is not None:
+        cells.append({"#": Text(str(unreadable.index)), "what": Text("cannot be read", style="bold red")})
+    drawn = max(BAR_MIN, min(BAR_MAX, width // 4))
+    needed = {name: max([len(name), *(cell[name].cell_len for cell in cells if name in cell)]) for name in COLUMNS}
+    for gone in ((), ("time",), ("time", "tries"), ("time", "tries", "took")):
+        shown = [name for name in COLUMNS if name not in gone]
+        left = width - sum(needed[name] + GAP for name in shown) - drawn
+        if left >= PAYLOAD_MIN + GAP or (left >= 0 and len(gone) > 1):
+            break
+    made = table(*shown, right=("#", "since start", "took", "tries"))
+    for column in made.columns:
+        column.no_wrap = True
+    room = left - GAP
+    if room >= PAYLOAD_MIN:
+        made.add_column("payload", no_wrap=True, max_width=room)
+    made.add_column(_axis(line, drawn), no_wrap=True, min_width=drawn)
+    for at, cell in enumerate(cells):
+        row = line.rows[at] if at < len(line.rows) else None
         made.add_row(
-            str(unreadable.index), "", "", Text("cannot be read", "bold red"), "", "", "", "", *[Text(""), Text("")]
+            *(cell.get(name, "") for name in shown),
+            *([_payload(row, codec, room)] if room >= PAYLOAD_MIN else []),
+            drawn_bar(row, line, drawn) if row else "",
         )
     return made
 
 
-def row_payload(row: Row, codec: Codec) -> str:
+def _payload(row: Row | None, codec: Codec, room: int) -> Text:
+    return Text(row_payload(row, codec, room), style="red" if row.is_error else "") if row else Text()
+
+
+def _cells(row: Row) -> dict[str, Text]:
+    return {
+        "#": Text(str(row.index)),
+        "time": Text(clock(row.at_us)[11:]),
+        "since start": Text(f"+{duration(row.since_us)}"),
+        "what": Text(row.what, style=_MARKS[row.mark]),
+        "id": text(row.id, limit=ID_MAX),
+        "name": text(row.name, limit=ID_MAX),
+        "took": Text("" if row.took_us is None else duration(row.took_us)),
+        "tries": Text(str(row.attempt) if row.attempt and row.attempt > 1 else ""),
+    }
+
+
+def row_payload(row: Row, codec: Codec, limit: int = SUMMARY_MAX) -> str:
     """What an event carries, in one line: its payload, or else the facts only its kind has."""
     if row.payload is not None:
-        return summary(row.payload, codec, is_error=row.is_error)
-    shown = {name: clock(value)[:19] if name.endswith("_us") else value for name, value in row.facts.items()}
-    shown.pop("kind", None)
-    shown.pop("change", None)
-    return clean(" ".join(f"{name}={value}" for name, value in shown.items()), SUMMARY_MAX)
+        return summary(row.payload, codec, is_error=row.is_error, is_call=row.is_call, limit=limit)
+    shown = {
+        name.removesuffix("_us"): clock(value)[:19] if name.endswith("_us") else value
+        for name, value in row.facts.items()
+    }
+    return clean(" ".join(f"{name}={value}" for name, value in shown.items() if name not in ("kind", "change")), limit)
 
 
-def drawn_bar(row: Row, line: Timeline, width: int = BAR_WIDTH) -> Text:
+def drawn_bar(row: Row, line: Timeline, width: int) -> Text:
     """When and how long, drawn to scale. A point in time is a dot; what is still open ends in an arrow."""
     first, cells, is_open = bar(row.began_us, row.ended_us, line, width)
     if row.ended_us == row.began_us:

@@ -34,6 +34,7 @@ from dalsegno.tools.options import (
     app_option,
     busy,
     command_help,
+    console,
     filter_options,
     json_option,
     now_us,
@@ -175,7 +176,8 @@ def show_run(
     if json_wanted:
         show_json(timeline_data(record, line, kept.unreadable, published, codec, payloads))
         return
-    show(run_head(record, len(kept.records), published, codec), timeline_table(line, codec, kept.unreadable))
+    columns = console().width
+    show(run_head(record, len(kept.records), published, codec), timeline_table(line, codec, kept.unreadable, columns))
     if payloads:
         show(*payload_lines(line.rows, codec))
     if kept.unreadable is not None:
@@ -281,19 +283,22 @@ def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | N
         "dalsegno.tools.transfer.",
     ),
 )
-@click.argument("run", type=RunName(), required=False)
+@click.argument("runs", nargs=-1, type=RunName(), metavar="[RUN]...")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
 @click.option("--all", "every", is_flag=True, help="Every run that the filters let through.")
 @app_option(required=False)
 @filter_options
 @store_option
-def export_runs(run: str | None, file: Path, every: bool, app: str | None, store: str | None, **filters: Any) -> None:
+def export_runs(
+    runs: tuple[str, ...], file: Path, every: bool, app: str | None, store: str | None, **filters: Any
+) -> None:
     """Write runs to a file."""
-    if (run is None) != every:
-        raise click.UsageError("name a run and a FILE, or say --all FILE")
+    if bool(runs) == every:
+        raise click.UsageError("name the runs and then a FILE, or say --all FILE")
     codec = codec_of(app)
     with reading(store) as opened:
-        records = _generations(opened, run) if run else list(filtered(opened, now_us(), **filters))
+        chosen = [one for run in runs for one in _generations(opened, run)] or filtered(opened, now_us(), **filters)
+        records = list({record.number: record for record in chosen}.values())
         taken = (take(opened, record) for record in watched(records[::-1], "exporting"))
         if str(file) == "-":
             for line in export_lines(taken, codec, now_us()):

@@ -68,7 +68,7 @@ _ENDS_WAIT = (
 @attrs.frozen(kw_only=True)
 class Row:
     """One event of a history. `ended_us` None: what began here has not ended. `facts` are what only this kind of event
-    has, by the names of its fields. `payload` is None where the event carries none."""
+    has, by the names of its fields. `payload` is None where the event carries none, and may be an error or a call."""
 
     index: int
     event: str
@@ -85,6 +85,7 @@ class Row:
     took_us: int | None = None
     payload: bytes | None = None
     is_error: bool = False
+    is_call: bool = False
     facts: dict[str, Any] = attrs.field(factory=dict)
 
 
@@ -176,6 +177,7 @@ def _row(index: int, event: Event, started: int, ended: int | None) -> Row:
         took_us=ended - event.at_us if waits and ended is not None else took,
         payload=values[carried] if carried else None,
         is_error=carried == "error",
+        is_call=carried == "arguments",
         facts={
             name: value for name, value in values.items() if name not in _COMMON and value not in (None, (), {}, "")
         },
