@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dalsegno import Engine, collect
+from dalsegno import Client, Engine, collect
 from dalsegno.examples import audit
 from dalsegno.examples.audit import Approval, audit_tree
+from dalsegno.examples.audit_measure import packages_of
 from dalsegno.examples.ledger import Reader
 
 YES = Approval(granted=True, by="Ada", comment="looks right")
@@ -105,3 +106,31 @@ def test_a_root_that_is_not_there_fails_the_audit(engine: Engine, tmp_path: Path
     run = engine.start(audit_tree, str(tmp_path / "gone"), str(tmp_path), str(tmp_path / "ledger"), id="audit")
     with pytest.raises(NotADirectoryError, match="not a folder"):
         run.result(timeout=30)
+
+
+def test_a_file_that_vanishes_is_a_finding(engine: Engine, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file that was listed and is gone when its turn comes does not fail the audit."""
+    listed = packages_of(tree, tests=True)
+    (tree / "top.py").unlink()
+    monkeypatch.setattr(audit, "packages_of", lambda root, tests: listed)
+    run = engine.start(audit_tree, str(tree), str(tmp_path / "out"), str(tmp_path / "ledger"), id="audit")
+    run.signal("approval", YES)
+    audited = run.result(timeout=30)
+    assert (audited.files, audited.findings) == (5, 2)
+    assert "vanished" in Path(audited.html).read_text()
+
+
+def test_an_approval_given_while_nobody_works(tree: Path, tmp_path: Path):
+    """The audit waits through a restart; an approval sent meanwhile counts, and no step runs again."""
+    url, ledger = f"lmdb:{tmp_path / 'store'}", Reader(tmp_path / "ledger")
+    arguments = (str(tree), str(tmp_path / "out"), str(ledger.path))
+    with Engine(url, workflows=collect(audit)) as engine:
+        run = engine.start(audit_tree, *arguments, id="audit")
+        while run.state.get("stage") != "waiting for approval":
+            assert run.status.open
+    with Client(url) as client:
+        client.get("audit").signal("approval", YES)
+    with Engine(url, workflows=collect(audit)) as engine:
+        assert engine.start(audit_tree, *arguments, id="audit").result(timeout=30).published
+    keys = [entry.key for entry in ledger.read()]
+    assert len(keys) == len(set(keys)) == len(TREE) + 3
