@@ -28,6 +28,10 @@ from dalsegno.testing.clock import VirtualClock
 J = TypeVar("J")
 
 
+STUBBORN: list[Any] = []
+"""Generators that would not be put away. They live on, so that none of their code runs when they are collected."""
+
+
 class Queue(Generic[J]):
     """Hands that only remember what they were given."""
 
@@ -47,9 +51,10 @@ class Queue(Generic[J]):
 class SimulatedWorks(Works):
     """The engine's parts, driven one piece at a time."""
 
-    def __init__(self, backend: Backend, scheduler: random.Random, options: CommonOptions) -> None:
+    def __init__(self, backend: Backend, scheduler: random.Random, options: CommonOptions, cold: bool) -> None:
         super().__init__(backend, **options)
-        self._scheduler = scheduler
+        self._scheduler, self._cold = scheduler, cold
+        self.pieces = 0
         self.durable = self._runs = Queue[LiveRun]()
         self.steps = self._bodies = Queue[Job]()
 
@@ -59,6 +64,9 @@ class SimulatedWorks(Works):
         choices = len(runs) + len(bodies) + bool(len(self.committer))
         if not choices:
             return False
+        self.pieces += 1
+        if self._cold:
+            self.forget()
         chosen = scheduler.randrange(choices)
         if chosen < len(runs):
             self.loop.advance(runs.pop(chosen))
@@ -68,10 +76,26 @@ class SimulatedWorks(Works):
             self.committer.lead()
         return True
 
+    def forget(self) -> None:
+        """Put away the code of every run that has recorded all it knows; its next activation is a replay."""
+        for run in self.loop.live.values():
+            if run.activation is None and run.interpreter is not None:
+                run.interpreter.evict()
+                STUBBORN.extend(run.interpreter.stubborn)
+                run.forget()
+
+    def stop(self) -> None:
+        """Record what is done, and give the runs back."""
+        self.loop.draining = True
+        self.loop.flush_old(everything=True)
+        self.committer.retry()
+        self.around.backend.release([*self.loop.live], self.around.owner)
+        self.forget()
+
     def _body(self, job: Job) -> None:
         if not inspect.iscoroutinefunction(job.fn):
             self.loop.work(job)
-        elif job.run.running.get(job.id) is job:
+        elif job.waited_for:
             asyncio.run(run_async_body(job, self.around.codec, self.around.clock))
             self.loop.finished(job)
 
@@ -80,7 +104,8 @@ class Simulation(Engine):
     """An engine for tests: `Simulation([fulfil], seed=7)`, then everything `Engine` offers.
 
     `store` defaults to a fresh memory store; give one to go on where another simulation stopped. `result()` and `run()`
-    drive it; nothing moves in between.
+    drive it; nothing moves in between. With `cold`, nothing stays in memory: whatever arrives for a run is met by a
+    replay of its history.
 
     >>> from datetime import timedelta
     >>> from dalsegno import Sleep, workflow
@@ -100,6 +125,7 @@ class Simulation(Engine):
         seed: int = 0,
         store: Backend | None = None,
         clock: VirtualClock | None = None,
+        cold: bool = False,
         **options: Any,
     ) -> None:
         self.seed = seed
@@ -112,9 +138,15 @@ class Simulation(Engine):
             "entropy": entropy.randbytes,
             **options,  # type: ignore[typeddict-item]  # checked by Works, which takes them
         }
-        self.works = SimulatedWorks(store if store is not None else MemoryBackend(), self._scheduler, given)
+        backend = store if store is not None else MemoryBackend()
+        self.works = SimulatedWorks(backend, self._scheduler, given, cold)
         self._serve(self.works)
         self.works.open()
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of work were done: what a crash test counts."""
+        return self.works.pieces
 
     def run(self, until: Callable[[], bool] = lambda: False, *, timeout: float | None = None) -> bool:
         """Go on until `until()` holds (true), nothing more can happen by itself, or `timeout` virtual seconds have
@@ -160,6 +192,10 @@ class Simulation(Engine):
     def crash(self) -> Backend:
         """Stop as a killed process does: nothing more is recorded. Answers the store, for the next simulation."""
         self._closed = True
+        for run in self.works.loop.live.values():
+            if run.interpreter is not None:
+                run.interpreter.evict()  # a killed process runs no clean-up either
+                STUBBORN.extend(run.interpreter.stubborn)
         return self.backend
 
     def __enter__(self) -> Self:

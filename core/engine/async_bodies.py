@@ -45,7 +45,7 @@ class AsyncBodies:
             self._events.close()
 
     def _begin(self, job: Job) -> None:
-        if self._loop.draining or job.run.running.get(job.id) is not job:
+        if self._loop.draining or not job.waited_for:
             return
         task = self._events.create_task(self._run(job), name=f"step {job.name}")
         job.cancel = lambda: self._events.call_soon_threadsafe(task.cancel)
@@ -55,7 +55,7 @@ class AsyncBodies:
     async def _run(self, job: Job) -> None:
         await run_async_body(job, self._around.codec, self._around.clock)
         # Cancelled by us, because nobody waits for it or the time is up: that is no outcome of the step's.
-        waited_for = job.run.running.get(job.id) is job and not self._loop.draining
+        waited_for = job.waited_for and not self._loop.draining
         if not isinstance(job.error, asyncio.CancelledError) or waited_for:
             self._loop.finished(job)
 

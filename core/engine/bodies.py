@@ -61,6 +61,11 @@ class Job:
         self.thread: threading.Thread | None = None
         self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether its run still wants the outcome of this very attempt."""
+        return self.run.running.get(self.id) is self
+
 
 class StepContext:
     """What a step can know about itself; `step_context()` gives it.
@@ -98,7 +103,7 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        return self._job.run.running.get(self._job.id) is not self._job
+        return not self._job.waited_for
 
     def heartbeat(self, details: Any = None) -> None:
         """Say that the step is alive: its time-out starts anew. `details` can be read while it runs."""

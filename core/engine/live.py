@@ -83,6 +83,9 @@ class Activation:
 
     def transition(self, run: LiveRun) -> Transition:
         """The one value that says all of this to the store."""
+        if self.timers_set and self.timers_cleared:  # set and cancelled in one go: the store need not know
+            both = set(self.timers_set).intersection(self.timers_cleared)
+            self.timers_set = [timer for timer in self.timers_set if timer not in both]
         return Transition(
             run=run.number,
             epoch=run.epoch,

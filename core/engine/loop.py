@@ -58,9 +58,11 @@ class Loop:
         bodies: Callable[[], Hands[Job]],
         special: Callable[[Job], bool],
         watch: Callable[[int], None],
+        hurry: Callable[[int], None],
     ) -> None:
         self.around, self.committer = around, committer
         self._durable, self._bodies, self._special, self._watch = durable, bodies, special, watch
+        self._hurry = hurry
         self.requests = Requests(around)
         self.arrivals = Arrivals(around, self.requests)
         self.closing = Closing(around)
@@ -73,6 +75,8 @@ class Loop:
         self.next_deadline_us: int | None = None
         self._registry = threading.Lock()
         self._timeouts: list[tuple[int, int, Job]] = []
+        self._timeouts_max = 1000
+        self._timing = threading.Lock()
         self._count = itertools.count()
         self.draining = False
 
@@ -106,7 +110,7 @@ class Loop:
         """Run a body on this thread, then move its run on: the thread that has the outcome resumes the workflow."""
         if self.committer.eager and self.pacing.expected_us(job.name) > SHORT_US and self.committer.lead():
             self._bodies().nudge()  # what that freed is for others: this thread is about to be busy
-        if job.run.running.get(job.id) is not job:
+        if not job.waited_for:
             return  # cancelled before it began
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
@@ -128,7 +132,14 @@ class Loop:
         """Have `tick` look after the job's time-out."""
         assert job.options.timeout is not None
         job.beat_us = self.around.clock.steady_us()
-        heapq.heappush(self._timeouts, (job.beat_us + round(job.options.timeout * 1e6), next(self._count), job))
+        with self._timing:
+            heapq.heappush(self._timeouts, (job.beat_us + round(job.options.timeout * 1e6), next(self._count), job))
+            if len(self._timeouts) > self._timeouts_max:
+                # Most attempts end long before their time is up: forget them, so that the heap stays as large as
+                # what runs, and not as what has run within the longest time-out.
+                self._timeouts = [entry for entry in self._timeouts if entry[2].waited_for]
+                heapq.heapify(self._timeouts)
+                self._timeouts_max = max(1000, 2 * len(self._timeouts))
 
     # --- the activation --------------------------------------------------------------------------------------------
 
@@ -301,6 +312,7 @@ class Loop:
         """Have the tick look for due timers not later than this."""
         if self.next_deadline_us is None or deadline_us < self.next_deadline_us:
             self.next_deadline_us = deadline_us
+            self._hurry(deadline_us)
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -326,15 +338,19 @@ class Loop:
     def expire_attempts(self) -> None:
         """Give up attempts that took longer than their time-out; their threads are replaced."""
         now_us = self.around.clock.steady_us()
-        while self._timeouts and self._timeouts[0][0] <= now_us:
-            _, _, job = heapq.heappop(self._timeouts)
-            if job.run.running.get(job.id) is not job or job.result is not None or job.error is not None:
-                continue
-            assert job.options.timeout is not None
-            deadline_us = job.beat_us + round(job.options.timeout * 1e6)
-            if deadline_us > now_us:  # a heartbeat came in between
-                heapq.heappush(self._timeouts, (deadline_us, next(self._count), job))
-                continue
+        late: list[Job] = []
+        with self._timing:
+            while self._timeouts and self._timeouts[0][0] <= now_us:
+                _, _, job = heapq.heappop(self._timeouts)
+                assert job.options.timeout is not None
+                deadline_us = job.beat_us + round(job.options.timeout * 1e6)
+                if not job.waited_for or job.result is not None or job.error is not None:
+                    continue
+                if deadline_us > now_us:  # a heartbeat came in between
+                    heapq.heappush(self._timeouts, (deadline_us, next(self._count), job))
+                else:
+                    late.append(job)
+        for job in late:
             self._expire(job, now_us)
 
     def _expire(self, job: Job, now_us: int) -> None:

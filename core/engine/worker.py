@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from dalsegno.core.engine.bodies import Job
+from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies
 from dalsegno.core.engine.works import CommonOptions, Works
@@ -143,6 +144,11 @@ class Worker(Works):
     def wake(self) -> None:
         """Have the clockwork look at once."""
         self._alarm.set()
+
+    def hurry(self, deadline_us: int) -> None:
+        """Have the clockwork sleep shorter, if it would sleep beyond this deadline."""
+        if deadline_us < self.around.clock.now_us() + round(TICK_S * 1e6):
+            self._alarm.set()
 
     def _tick(self) -> None:
         while not self._stopping:

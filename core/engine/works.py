@@ -87,7 +87,13 @@ class Works:
         self._watchers: dict[int, list[Callable[[], object]]] = {}
         self._watching = threading.Lock()
         self.loop = Loop(
-            self.around, self.committer, lambda: self.durable, lambda: self.steps, self.goes_elsewhere, self._closed
+            self.around,
+            self.committer,
+            lambda: self.durable,
+            lambda: self.steps,
+            self.goes_elsewhere,
+            self._closed,
+            self.hurry,
         )
         self.clockwork = Clockwork(
             self.around, self.loop, self.committer, put_away_after=seconds(put_away_after), live_max=live_max
@@ -109,6 +115,9 @@ class Works:
 
     def wake(self) -> None:
         """Have the clockwork look at once."""
+
+    def hurry(self, deadline_us: int) -> None:
+        """A timer was set that is due before all others."""
 
     def stop(self) -> None:
         """Stop in good order."""
