@@ -27,7 +27,7 @@ class AsyncBodies:
     def put(self, job: Job) -> None:
         """Start a body on the event loop."""
         if job.options.timeout is not None:
-            self._loop.watch_timeout(job)
+            self._loop.timeouts.watch(job)
         self._events.call_soon_threadsafe(self._begin, job)
 
     def stop(self, grace: float) -> bool:

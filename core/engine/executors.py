@@ -30,7 +30,7 @@ class ExecutorBodies:
     def put(self, job: Job) -> None:
         """Submit a body; its outcome comes back by the future's callback."""
         if job.options.timeout is not None:
-            self._loop.watch_timeout(job)
+            self._loop.timeouts.watch(job)
         begun = self._around.clock.steady_us()
         try:
             args, kwargs = self._around.codec.decode_call(job.payload)

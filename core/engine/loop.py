@@ -19,8 +19,6 @@ with what has come in meanwhile first.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -37,6 +35,7 @@ from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.timeouts import Timeouts
 from dalsegno.core.errors import DecodeError, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
 from dalsegno.core.store import Applied, DueTimer, Refusal, Refused, RunRecord, Status
@@ -74,10 +73,7 @@ class Loop:
         self.troubled: dict[int, LiveRun] = {}
         self.next_deadline_us: int | None = None
         self._registry = threading.Lock()
-        self._timeouts: list[tuple[int, int, Job]] = []
-        self._timeouts_max = 1000
-        self._timing = threading.Lock()
-        self._count = itertools.count()
+        self.timeouts = Timeouts(around.clock)
         self.draining = False
 
     # --- arrivals --------------------------------------------------------------------------------------------------
@@ -114,7 +110,7 @@ class Loop:
             return  # cancelled before it began
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
-            self.watch_timeout(job)
+            self.timeouts.watch(job)
         run_body(job, self.around.codec, self.around.clock)
         self.pacing.took(job.name, job.took_us)
         job.run.inputs.append(job)
@@ -127,19 +123,6 @@ class Loop:
         """A body that ran elsewhere (event loop, executor) has an outcome."""
         self.pacing.took(job.name, job.took_us)
         self._deliver(job.run, job)
-
-    def watch_timeout(self, job: Job) -> None:
-        """Have `tick` look after the job's time-out."""
-        assert job.options.timeout is not None
-        job.beat_us = self.around.clock.steady_us()
-        with self._timing:
-            heapq.heappush(self._timeouts, (job.beat_us + round(job.options.timeout * 1e6), next(self._count), job))
-            if len(self._timeouts) > self._timeouts_max:
-                # Most attempts end long before their time is up: forget them, so that the heap stays as large as
-                # what runs, and not as what has run within the longest time-out.
-                self._timeouts = [entry for entry in self._timeouts if entry[2].waited_for]
-                heapq.heapify(self._timeouts)
-                self._timeouts_max = max(1000, 2 * len(self._timeouts))
 
     # --- the activation --------------------------------------------------------------------------------------------
 
@@ -337,25 +320,12 @@ class Loop:
 
     def expire_attempts(self) -> None:
         """Give up attempts that took longer than their time-out; their threads are replaced."""
-        now_us = self.around.clock.steady_us()
-        late: list[Job] = []
-        with self._timing:
-            while self._timeouts and self._timeouts[0][0] <= now_us:
-                _, _, job = heapq.heappop(self._timeouts)
-                assert job.options.timeout is not None
-                deadline_us = job.beat_us + round(job.options.timeout * 1e6)
-                if not job.waited_for or job.result is not None or job.error is not None:
-                    continue
-                if deadline_us > now_us:  # a heartbeat came in between
-                    heapq.heappush(self._timeouts, (deadline_us, next(self._count), job))
-                else:
-                    late.append(job)
-        for job in late:
-            self._expire(job, now_us)
+        for job in self.timeouts.expired():
+            self._expire(job)
 
-    def _expire(self, job: Job, now_us: int) -> None:
+    def _expire(self, job: Job) -> None:
         late = Job(job.run, job.id, job.name, job.fn, job.payload, job.options, job.attempt)
-        late.error, late.took_us = too_slow(job), now_us - job.beat_us
+        late.error, late.took_us = too_slow(job), self.around.clock.steady_us() - job.beat_us
         job.run.running[job.id] = late  # from here on the old attempt's outcome is nobody's
         if job.cancel is not None:
             job.cancel()
