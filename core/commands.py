@@ -539,5 +539,11 @@ def is_branch(thing: Any) -> bool:
 
     >>> is_branch(Sleep(1)), is_branch([Sleep(1)])
     (True, False)
+
+    A generator expression is not one, though Python makes a generator of it: `All(charge(o) for o in orders)` is meant
+    as the branches, one after another.
     """
-    return isinstance(thing, Command | Generator | Coroutine)
+    if isinstance(thing, Command | Coroutine):
+        return True
+    code = getattr(thing, "gi_code", None)
+    return isinstance(thing, Generator) and getattr(code, "co_name", "") != "<genexpr>"
