@@ -13,10 +13,12 @@ meaning for people, as far as it can be told without the program's classes (`"un
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from typing import Any, Final, get_origin
+from collections.abc import Sequence
+from typing import Any, Final, get_args, get_origin
 
 import attrs
 from cattrs import Converter, transform_error
+from cattrs.v import format_exception
 
 from dalsegno.core.errors import DataError, DecodeError
 from dalsegno.core.events import EVENTS, Event
@@ -162,8 +164,12 @@ def _structured(form: object, cls: Any) -> Any:
     try:
         return _converter.structure(form, cls)
     except Exception as error:  # cattrs' groups, and what the hooks raise
-        reasons = "; ".join(transform_error(error, path="fields"))
+        reasons = "; ".join(transform_error(error, path="fields", format_exception=_reason))
         raise DoesNotFit(f"not a {cls.__name__} of this release: {reasons}") from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    return str(error) if type(error) is ValueError else format_exception(error, kind)
 
 
 def _bytes(value: Any, _: Any) -> bytes:
@@ -185,6 +191,15 @@ def _strictly(cls: type) -> Any:
     return structure
 
 
+def _one_of(values: Sequence[str]) -> Any:
+    def structure(value: Any, _: Any) -> Any:
+        if value not in values:
+            raise ValueError(f"{value!r} is none of {', '.join(values)}")
+        return value
+
+    return structure
+
+
 def _make_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(bytes, lambda value: {"base64": b64encode(value).decode()})
@@ -195,7 +210,8 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda cls: cls == Parent, lambda value, _: converter.structure(value, tuple[str, int, str]) if value else ()
     )
-    converter.register_structure_hook_func(lambda cls: cls == MessageKind, _strictly(str))
+    converter.register_structure_hook_func(lambda cls: cls == MessageKind, _one_of(get_args(MessageKind)))
+    converter.register_structure_hook(Status, lambda value, _: Status(_one_of([s.value for s in Status])(value, _)))
     return converter
 
 

@@ -1,0 +1,140 @@
+"""`dalsegno`, command by command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dalsegno import Client, Status
+from dalsegno.core.store import open_store
+from dalsegno.tools import operate
+from tests.tools import shop
+from tests.tools.conftest import Cli
+
+APP = "tests.tools.shop"
+
+
+def kinds(url: str, id: str) -> list[str]:
+    """What waits in a run's inbox."""
+    with open_store(url) as store:
+        record = store.find(id)
+        assert record is not None
+        return [message.kind for message in store.inbox(record.number)]
+
+
+def test_start_makes_types_of_json(run_dalsegno: Cli, tmp_path: Path):
+    """Arguments given as JSON become what the workflow's annotations name, so that a later start in Python attaches."""
+    url = f"lmdb:{tmp_path}/store"
+    done = run_dalsegno(
+        "start", "fulfil", '{"id": 5}', "--kw", "gift=true", "--id", "o-5", "--tag", "a=b", "--app", APP, "--store", url
+    )
+    assert done.stdout == "o-5#1 running\n"
+    with Client(url) as client:
+        assert client.start(shop.fulfil, shop.Order(5), True, id="o-5").tags == {"a": "b"}
+
+
+def test_start_is_idempotent_by_id(run_dalsegno: Cli, url: str):
+    """The same start attaches; other arguments are a conflict; `reject` refuses even the same."""
+    same = ["start", "fulfil", '{"id": 3}', "--id", "order-3", "--app", APP, "--store", url]
+    assert json.loads(run_dalsegno(*same, "--json").stdout)["id"] == "order-3"
+    assert "is taken" in run_dalsegno(*same, "--on-conflict", "reject", code=1).stderr
+    other = ["start", "fulfil", '{"id": 4}', "--id", "order-3", "--app", APP, "--store", url]
+    assert "other arguments" in run_dalsegno(*other, code=1).stderr
+
+
+def test_start_without_an_app(run_dalsegno: Cli, tmp_path: Path):
+    """Without --app the name is taken as it is and the arguments stay JSON; an id is made up."""
+    done = run_dalsegno("start", "anything", "[1, 2]", "--store", f"lmdb:{tmp_path}/store", "--json")
+    assert json.loads(done.stdout)["id"].startswith("anything-")
+
+
+def test_signal_reaches_the_inbox_once(run_dalsegno: Cli, url: str):
+    """A signal is put into the inbox; a second one with the same key is not."""
+    call = ["signal", "order-3", "approval", '{"granted": false}', "--dedup", "mail-1", "--store", url]
+    before = kinds(url, "order-3")
+    assert run_dalsegno(*call).stdout == "order-3: signal approval is taken\n"
+    assert json.loads(run_dalsegno(*call, "--json").stdout)["sent"] == "signal"
+    assert kinds(url, "order-3") == [*before, "signal"]
+
+
+@pytest.mark.parametrize("command", ["cancel", "terminate", "pause", "resume"])
+def test_commands_to_a_run(command: str, run_dalsegno: Cli, url: str):
+    """Each leaves its message in the inbox, and is refused by a run that has ended or is not there."""
+    reason = [] if command == "resume" else ["--reason", "because"]
+    assert "is taken" in run_dalsegno(command, "nap-1", *reason, "--store", url).stdout
+    assert kinds(url, "nap-1")[-1] == command
+    found = json.loads(run_dalsegno(command, "nap-1", "--store", url, "--json").stdout)
+    assert (found["sent"], found["run"]["id"]) == (command, "nap-1")
+    assert "has ended" in run_dalsegno(command, "order-1", "--store", url, code=1).stderr
+    assert "no run" in run_dalsegno(command, "nobody", "--store", url, code=1).stderr
+
+
+def test_a_worker_takes_what_was_said(run_dalsegno: Cli, url: str):
+    """A worker carries out what was said while nobody worked, and stops when nothing is left to do."""
+    run_dalsegno("cancel", "nap-1", "--store", url)
+    run_dalsegno("terminate", "order-3", "--reason", "tidy", "--store", url)
+    begun = run_dalsegno("worker", "--app", APP, "--store", url, "--until-done", "--json")
+    assert json.loads(begun.stdout)["workflows"] == ["both", "fulfil", "nap", "quick", "stocktaking"]
+    with open_store(url) as store:
+        stand = {record.workflow_id: record.status for record in store.runs()}
+    assert stand["nap-1"] is Status.CANCELLED
+    assert stand["order-3"] is Status.TERMINATED
+
+
+def test_as_a_real_process(url: str):
+    """A worker in another process finishes a run on a signal from a second terminal, and ends with Ctrl-C in order."""
+    program, root = str(Path(sys.executable).with_name("dalsegno")), Path(__file__).parents[2]
+    command = [program, "worker", "--app", APP, "--store", url, "--json"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "{\n"
+        said = subprocess.run(
+            [program, "signal", "order-3", "approval", '{"granted": true}', "--store", url],
+            cwd=root, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (said.returncode, said.stderr) == (0, "")
+        taken = subprocess.run([*command], cwd=root, capture_output=True, text=True, check=False)
+        assert taken.returncode == 3
+        assert taken.stderr.startswith("error: ")
+        with Client(url) as client:
+            assert client.get("order-3").result(timeout=20) == "receipt 3: 10"
+        worker.send_signal(signal.SIGINT)
+        _, words = worker.communicate(timeout=20)
+        assert worker.returncode == 0
+        assert words.startswith("stopping")
+
+
+def test_demo_is_called_with_what_was_given(run_dalsegno: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Folder, seed, kills and store reach the demo, and its result decides the exit code."""
+    called: dict[str, Any] = {}
+
+    class Done:
+        ok = False
+
+    def run_demo(root: Path, store: Path, **options: Any) -> Done:
+        called.update(options, root=root, store=store)
+        return Done()
+
+    monkeypatch.setattr(operate, "run_demo", run_demo)
+    run_dalsegno("demo", str(tmp_path), "--seed", "7", "--kills", "1", "--store", f"lmdb:{tmp_path}/d", code=1)
+    assert (called["root"], called["seed"], called["kills"]) == (tmp_path, 7, 1)
+    assert called["store"] == tmp_path / "d"
+    assert called["interactive"] is False
+
+
+def test_demo_on_a_small_tree(run_dalsegno: Cli, tmp_path: Path):
+    """The real demo, without a kill, on a folder of two files."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("a.py", "b.py"):
+        (tree / name).write_text("def f():\n    return 1\n")
+    done = run_dalsegno("demo", str(tree), "--kills", "0", "--store", str(tmp_path / "store"), "--json")
+    found = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert found["files"] == 2
