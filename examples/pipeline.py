@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -206,6 +207,10 @@ def main() -> None:
     folder = Path(parser.parse_args().folder)
     with Engine(f"lmdb:{folder / 'store'}", workflows=collect(sys.modules[__name__])) as engine:
         run = engine.start(train_and_deploy, str(folder / "work"), str(folder / "model.json"), [*TRAINERS], id="digits")
-        answer = input("Deploy the best candidate? [y/N] ")
-        run.signal("approval", Approval(granted=answer.lower().startswith("y"), by="the command line"), dedup="answer")
-        print(run.result(), run.state["scores"])
+        while run.status.open and "scores" not in run.state:
+            time.sleep(0.1)
+        if run.status.open:
+            print("\n".join(f"{name:10} {accuracy:.1%}" for name, accuracy in run.state["scores"].items()))
+            yes = input("Deploy the best one? [y/N] ").lower().startswith("y")
+            run.signal("approval", Approval(granted=yes, by="the command line"), dedup="answer")
+        print(run.result())

@@ -58,6 +58,7 @@ MIGRATIONS = (
         ),
     ),
 )
+OURS = ".provisioned"  # a file that says who made the folder: what is undone by removing has to be ours
 ROLES = {"shop_owner": True, "shop_reader": False}  # and whether they may log in
 
 
@@ -69,15 +70,21 @@ def install(folder: str) -> Cluster:
     """Find PostgreSQL's programs in the Python package that ships them, or copy them to where they may be run."""
     cluster = Path(folder).resolve()
     cluster.mkdir(parents=True, exist_ok=True)
+    if not Path(cluster, OURS).exists():
+        if any(cluster.iterdir()):
+            raise Permanent(f"{cluster} holds something else already; give the cluster a folder of its own")
+        Path(cluster, OURS).touch()
     return Cluster(str(cluster), str(place_programs(cluster)))
 
 
 @step
 def uninstall(folder: str) -> None:
-    """Remove the copied programs, and the cluster's folder when nothing else is in it."""
-    shutil.rmtree(Path(folder, "programs"), ignore_errors=True)
-    if Path(folder).is_dir() and not any(Path(folder).iterdir()):
-        Path(folder).rmdir()
+    """Take back `install`: remove the folder, if it is ours, and nothing that somebody else has put into it."""
+    if Path(folder, OURS).exists():
+        shutil.rmtree(Path(folder, "programs"), ignore_errors=True)
+        Path(folder, OURS).unlink()
+        if not any(Path(folder).iterdir()):
+            Path(folder).rmdir()
 
 
 @step
@@ -235,21 +242,27 @@ def _take_back(undo: Sequence[Command[None]]) -> Flow[None]:
 
 
 @workflow
-def deprovision(cluster: Cluster) -> Flow[None]:
-    """Stop a cluster and remove everything of it."""
-    yield from _take_back([uninstall(cluster.folder), remove_data(cluster), stop(cluster)])
+def deprovision(folder: str) -> Flow[None]:
+    """Stop the cluster in `folder` and remove everything of it."""
+    cluster = yield from install(folder)
+    yield from stop(cluster)
+    yield from remove_data(cluster)
+    yield from uninstall(folder)
 
 
 def main() -> None:
     """Provision a cluster, or remove it."""
     parser = argparse.ArgumentParser(description="Make a PostgreSQL cluster in a folder, durably.")
-    parser.add_argument("folder", help="where it is to live")
+    parser.add_argument("folder", type=Path, help="where it is to live")
     parser.add_argument("--store", default="lmdb:./provision-store", help="where to remember (default: %(default)s)")
     parser.add_argument("--remove", action="store_true", help="stop it and remove everything of it")
     options = parser.parse_args()
+    folder = str(options.folder.resolve())
     with Engine(options.store, workflows=collect(sys.modules[__name__])) as engine:
-        made = engine.start(provision, options.folder, id=f"provision {options.folder}").result()
+        # A run under way goes on; one that has ended is followed by another, whose steps find what is there.
         if options.remove:
-            engine.start(deprovision, made.cluster, id=f"deprovision {options.folder}").result()
+            engine.start(deprovision, folder, id=f"remove {folder}", on_conflict="restart_closed").result()
+            print("removed")
         else:
-            print(f"PostgreSQL {made.version} is up; psql -h {made.cluster.sockets} -U postgres")
+            made = engine.start(provision, folder, id=f"provision {folder}", on_conflict="restart_closed").result()
+            print(f"PostgreSQL {made.version} is up: psql -h {made.cluster.sockets} -U postgres")

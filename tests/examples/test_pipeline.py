@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -88,3 +90,13 @@ def test_steps_may_be_repeated(tmp_path: Path):
         files.append(Path(pipeline.train.fn("logistic", dataset, str(tmp_path)).path).read_bytes())
     assert files[0] == files[1]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["digits.npz", "logistic.json"]
+
+
+def test_by_hand(tmp_path: Path):
+    """From a terminal: the scores are shown, the answer is taken, and asking again finds the same deployment."""
+    command = [sys.executable, "-m", "dalsegno.examples", "pipeline", str(tmp_path)]
+    for answer in ("y\n", ""):
+        done = subprocess.run(command, input=answer, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "Deployment(candidate='logistic'" in done.stdout
+    assert (tmp_path / "model.json").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Cancelled, Engine, collect
+from dalsegno import Cancelled, Engine, Permanent, collect
 from dalsegno.examples import provision
 from dalsegno.examples.provision import MIGRATIONS, Migration, deprovision
 from dalsegno.examples.provision_cluster import Cluster, is_running, place_programs
@@ -45,7 +46,7 @@ def test_a_cluster_comes_up_and_goes_away(engine: Engine, folder: Path):
     assert is_running(made.cluster)
     with made.cluster.connect() as connection:
         assert connection.execute("SELECT number FROM shop.migration ORDER BY 1").fetchall() == [(1,), (2,)]
-    engine.start(deprovision, made.cluster, id="gone").result(timeout=60)
+    engine.start(deprovision, str(folder), id="gone").result(timeout=60)
     assert not folder.exists()
     assert not made.cluster.sockets.exists()
 
@@ -100,11 +101,31 @@ def test_a_death_after_every_step_is_survived(folder: Path, tmp_path: Path):
 
 def test_undoing_what_is_not_there_does_nothing(folder: Path):
     """Every undo step may run though its step never did, as after a failure half-way."""
-    folder.mkdir()
-    cluster = Cluster(str(folder), str(place_programs(folder)))
-    provision.stop.fn(cluster)
-    provision.remove_data.fn(cluster)
-    provision.uninstall.fn(str(folder))
+    cluster = provision.install.fn(str(folder))
+    for _ in range(2):
+        provision.stop.fn(cluster)
+        provision.remove_data.fn(cluster)
+        provision.uninstall.fn(str(folder))
+    assert not folder.exists()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(engine: Engine, folder: Path):
+    """A folder that holds anything not made here is refused, and the undoing does not touch it."""
+    for name in ("data", "programs"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "precious").touch()
+    with pytest.raises(Permanent, match="something else"):
+        engine.start(provision.provision, str(folder), id="cluster").result(timeout=60)
+    assert sorted(path.name for path in folder.rglob("*")) == ["data", "precious", "precious", "programs"]
+    shutil.rmtree(folder)
+
+
+def test_by_hand(folder: Path, tmp_path: Path):
+    """From a terminal: made, made sure of, removed."""
+    command = [sys.executable, "-m", "dalsegno.examples", "provision", str(folder)]
+    for more, word in ([], "is up"), ([], "is up"), (["--remove"], "removed"):
+        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert word in done.stdout, done.stderr
     assert not folder.exists()
 
 
