@@ -1,0 +1,36 @@
+"""The benchmark runs and fills its table. How fast anything is, is not asked here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--dir", str(folder), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+
+
+def test_each_figure_stands_beside_its_yardstick(tmp_path: Path):
+    """Two rounds of two scenarios give a table, and a file with every reading of both sides."""
+    file = tmp_path / "bench.json"
+    chosen = ("--only", "sequence", "--only", "recovery")
+    done = bench(tmp_path, "--quick", "--runs", "2", "--json", str(file), *chosen)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "yardstick" in done.stdout
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["scenario"] for row in rows] == ["sequence", "recovery", "recovery"]
+    for row in rows:
+        assert len(row["measured"]) == len(row["yardstick_measured"]) == 2
+        assert min(*row["measured"], *row["yardstick_measured"]) > 0
+
+
+def test_an_unknown_scenario_is_one_sentence(tmp_path: Path):
+    """A name that is not there is answered with those that are."""
+    done = bench(tmp_path, "--only", "speed")
+    assert done.returncode == 2
+    assert "speed: it is one of sequence," in done.stderr
