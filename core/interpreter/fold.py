@@ -125,7 +125,8 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
         try:
             value = decode(event.result)
         except DecodeError as error:
-            error.add_note(f"the result of step {event.name!r} (id {event.id}), event {machine.count + index - start - 1}")
+            at = machine.count + index - start - 1
+            error.add_note(f"the result of step {event.name!r} (id {event.id}), event {at}")
             raise
         try:
             command = send(value)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.core.interpreter.drive import Drive
+from tests.core.interpreter.drive import ALIVE
 
 
 @pytest.fixture(autouse=True)
 def put_away() -> Iterator[None]:
     """Put the generators of a test away when it is over."""
     yield
-    while Drive.alive:
-        Drive.alive.pop().evict()
+    while ALIVE:
+        ALIVE.pop().evict()

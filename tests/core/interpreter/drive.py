@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.events import (
@@ -60,23 +60,31 @@ def started(
 
 def note(interpreter: Interpreter) -> Any:
     """What an interpreter waits for and how it ended: everything an engine would act on."""
-    waiting = [
-        (w.id, w.kind, w.name, w.digest, w.payload, w.line, w.attempt, w.started, w.retry_at_us, w.deadline_us)
-        + (w.child_id, w.withdrawn)
+    waiting = [(w.id, w.kind, w.name, w.digest, w.payload, w.line) for w in interpreter.waiting.values()]
+    marks = [
+        (w.attempt, w.started, w.retry_at_us, w.deadline_us, w.child_id, w.withdrawn)
         for w in interpreter.waiting.values()
     ]
     outcome: Any = interpreter.outcome
     if isinstance(outcome, Raised | CancelledOut):  # without addresses, as in "<lock object at 0x7f…>"
         outcome = re.sub("0x[0-9a-f]+", "0x", str(CODEC.to_json(outcome.payload)))
     ended = (outcome, interpreter.closed, interpreter.cancel_requested)
-    return waiting, ended, interpreter.unread(), interpreter.carried(), interpreter.now_us, interpreter.count
+    return waiting, marks, ended, interpreter.unread(), interpreter.carried(), interpreter.now_us, interpreter.count
+
+
+ALIVE: list[Interpreter] = []
+"""Interpreters to be put away after the test, since dropping a generator inside `try` runs its clean-up."""
+
+
+def fresh(definition: WorkflowDefinition[Any, Any], codec: Codec = CODEC) -> Interpreter:
+    """An interpreter that is put away after the test."""
+    interpreter = Interpreter(definition, codec)
+    ALIVE.append(interpreter)
+    return interpreter
 
 
 class Drive:
     """One run of a workflow under the toy engine."""
-
-    alive: ClassVar[list[Interpreter]] = []
-    """Interpreters to be put away after the test, since dropping a generator inside `try` runs its clean-up."""
 
     def __init__(
         self,
@@ -320,6 +328,4 @@ class Drive:
 
     def fresh(self, definition: WorkflowDefinition[Any, Any]) -> Interpreter:
         """An interpreter that is put away after the test."""
-        interpreter = Interpreter(definition, self.codec)
-        self.alive.append(interpreter)
-        return interpreter
+        return fresh(definition, self.codec)

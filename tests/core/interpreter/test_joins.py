@@ -46,7 +46,7 @@ def recover(log: list[str]) -> Flow[int]:
     try:
         yield from work()
     finally:
-        log.append((yield from other()) or "cleaned")
+        log.append(str((yield from other())))
     return 0
 
 

@@ -38,7 +38,7 @@ def helper(n: int) -> Flow[int]:
 @workflow
 def nested(n: int) -> Flow[int]:
     first = yield from helper(n)
-    second = yield double(first)
+    second: int = yield double(first)
     return second
 
 

@@ -68,7 +68,7 @@ def test_the_oldest_receive_gets_the_signal():
 
 def test_a_timeout_raises():
     """When the deadline passes, `TimedOut` says which signal did not come; a later signal is for the next `Receive`."""
-    run = Drive(listens, 2, timeout=5) if False else Drive(listens, 2, 5)
+    run = Drive(listens, 2, 5)
     run.pass_time().signal("news", "late")
     assert run.result() == ["news 5.0", "late"]
 
