@@ -55,8 +55,8 @@ from dalsegno.core.interpreter.mismatch import describe_call, describe_waiting, 
 
 Handler = Callable[[Machine, Any], None]
 
-WITHOUT_CODE = (RunPaused, RunResumed, RunTerminated, RunTimedOut)
-"""Events made without asking the code: they do not show that it went past the event before."""
+BESIDE_CODE = (RunPaused, RunResumed, RunTerminated, RunTimedOut, PatchAdopted)
+"""Events that do not show that the code went on from the event before: it may still adopt another change there."""
 
 
 def fold(machine: Machine, event: Event) -> None:

@@ -44,7 +44,7 @@ from dalsegno.core.errors import InvalidToken, UseError
 from dalsegno.core.events import CarriedSignal, Event, PatchAdopted, RunStarted, ScopeCompleted, StepCompleted
 from dalsegno.core.interpreter.asked import Advance, RunOutcome, Waiting
 from dalsegno.core.interpreter.evict import evict, generators
-from dalsegno.core.interpreter.fold import WITHOUT_CODE, fold, is_inside, streak
+from dalsegno.core.interpreter.fold import BESIDE_CODE, fold, is_inside, streak
 from dalsegno.core.interpreter.frames import is_suspended_inside_try
 from dalsegno.core.interpreter.issue import STARTERS
 from dalsegno.core.interpreter.machine import Machine
@@ -131,6 +131,8 @@ class Interpreter:
             machine.issued = []
             open_ = machine.waiting
             issued = [] if machine.outcome else [w for w in issued if open_.get(w.id) is w]
+            if machine.askers:  # what a change means for the code is settled before anything else is recorded
+                issued.sort(key=_is_no_patch)
             for waiting in issued:
                 waiting.handed = True
         if withdrawn:
@@ -214,11 +216,15 @@ class Interpreter:
         return not self.stubborn
 
 
+def _is_no_patch(waiting: Waiting) -> bool:
+    return waiting.kind != "patched"
+
+
 def look_ahead(machine: Machine, events: Sequence[Event], skip_scopes: bool) -> None:
     """Learn from the whole history what a replay has to know before it gets there: how far code has been, which changes
     were adopted, and which scopes have ended."""
     last = len(events) - 1
-    while last >= 0 and isinstance(events[last], WITHOUT_CODE):
+    while last >= 0 and isinstance(events[last], BESIDE_CODE):
         last -= 1
     machine.last_of_code = last
     marks = [event for event in events if type(event) in (PatchAdopted, ScopeCompleted)]

@@ -121,19 +121,21 @@ class Drive:
 
     def settle(self) -> Drive:
         """Answer everything that can be answered, until nothing new is asked for."""
+        asked: list[Waiting] = []
         while True:
             advance = self.interpreter.take()
             for key, value in advance.published.items():
                 self.state[key] = self.codec.decode(value)
-            for waiting in advance.withdrawn:
-                self.withdrawn.append(waiting.id)
-                if waiting.deadline_us is not None:
-                    self.record(TimerCancelled(self.now_us, waiting.id))
-            for waiting in advance.issued:
-                if self.interpreter.waiting.get(waiting.id) is waiting and self.interpreter.outcome is None:
-                    self.answer(waiting)
-            if not (advance.issued or advance.withdrawn or advance.published):
+            for given in advance.withdrawn:
+                self.withdrawn.append(given.id)
+                if given.deadline_us is not None:
+                    self.record(TimerCancelled(self.now_us, given.id))
+            asked = sorted([*asked, *advance.issued], key=lambda waiting: waiting.kind != "patched")
+            if not asked and not advance.withdrawn:
                 break
+            waiting = asked.pop(0) if asked else None
+            if waiting and self.interpreter.waiting.get(waiting.id) is waiting and self.interpreter.outcome is None:
+                self.answer(waiting)
         if self.interpreter.outcome is not None and not self.interpreter.closed:
             self.close()
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalsegno.core.commands import All, First, Flow, Map, Now, Patched, Receive, Scope, Shield, Sleep, Spawn, Uuid
@@ -115,6 +115,7 @@ def play(program: Any, script: list[str]) -> Drive:
     return run
 
 
+@settings(deadline=None)
 @given(PROGRAMS, EVENTS)
 def test_every_replay_leads_where_the_run_was(program: Any, script: list[str]):
     """Waiting commands, outcome, signals left over and time are equal after every event, however it was reached."""
@@ -132,6 +133,7 @@ def test_every_replay_leads_where_the_run_was(program: Any, script: list[str]):
             ALIVE.pop().evict()
 
 
+@settings(deadline=None)
 @given(PROGRAMS, EVENTS)
 def test_eviction_leaves_nothing_behind(program: Any, script: list[str]):
     """Whatever stands where, it can be put away without a command being carried out."""
