@@ -1,70 +1,72 @@
-"""What has to hold inside one history, whoever stored it: the invariants that `check` and `import` look at.
+"""What has to hold in the histories of a store, for `replay check`: read here, judged by `dalsegno.core.checks`.
 
-A store's own `check` verifies checksums and its indexes. This module reads the histories themselves. Pure.
+A store's own `check` verifies checksums and its indexes. This reads every history, and what lies beside it. An engine
+may be at work meanwhile: a run that ends while it is read is read again; what has to hold between runs is told only if
+nobody wrote while they were read, as a parent read before its child would be said to have missed its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
-from dalsegno.core import events as ev
+import attrs
+
+from dalsegno.core.checks import Violation, check_history
+from dalsegno.core.crosschecks import Summary, check_together, summarise
+from dalsegno.core.errors import StoreDamaged
 from dalsegno.core.events import Event
-from dalsegno.core.store import Problem, RunRecord, Status
-from dalsegno.tools.forms import RunForm
+from dalsegno.core.store import Backend, Problem, RunRecord
+from dalsegno.tools.stores import read_run
 
-CLOSED_BY: Final[dict[type[Event], Status]] = {
-    ev.RunCompleted: Status.COMPLETED,
-    ev.RunFailed: Status.FAILED,
-    ev.RunTimedOut: Status.FAILED,
-    ev.RunCancelled: Status.CANCELLED,
-    ev.RunTerminated: Status.TERMINATED,
-    ev.RunContinued: Status.CONTINUED,
-}
-"""The status that each closing event leaves a run in."""
+TIMERS_MAX = 10_000_000
+END_OF_TIME_US = 2**62
+
+
+@attrs.frozen
+class Checked:
+    """What was found wrong, and whether what has to hold between runs could be told."""
+
+    problems: list[Problem]
+    together: bool
 
 
 def problems_of(record: RunRecord, events: Sequence[Event]) -> list[Problem]:
-    """Everything that does not hold, as the store's own `check` words it."""
-    return [Problem(f"run {record.number}", record.run_id, index, what) for index, what in examine(record, events)]
+    """Everything that does not hold inside one history, as the store's own `check` words it."""
+    return [_problem(record, found) for found in check_history(events, record)]
 
 
-def examine(record: RunRecord | RunForm, events: Sequence[Event]) -> Iterator[tuple[int | None, str]]:
-    """What does not hold, and at which event."""
-    if not events:
-        yield None, "it has no events; every history begins with RunStarted"
-        return
-    yield from _beginning(record, events[0])
-    yield from _end(record, events)
-    set_timers: set[str] = set()
-    children: set[str] = set()
-    for index, event in enumerate(events):
-        if index and isinstance(event, ev.RunStarted):
-            yield index, "RunStarted stands in the middle"
-        elif event.closes and index < len(events) - 1:
-            yield index, f"{type(event).__name__} ends the run, and {len(events) - 1 - index} events follow it"
-        elif isinstance(event, ev.TimerSet):
-            set_timers.add(event.id)
-        elif isinstance(event, ev.TimerFired | ev.TimerCancelled) and event.id not in set_timers:
-            yield index, f"{type(event).__name__} answers command {event.id}, which set no timer"
-        elif isinstance(event, ev.ChildStarted):
-            children.add(event.id)
-        elif isinstance(event, ev.ChildCompleted | ev.ChildFailed) and event.id not in children:
-            yield index, f"{type(event).__name__} answers command {event.id}, which started no child"
+def check_runs(store: Backend, records: Iterable[RunRecord]) -> Checked:
+    """Read these runs, which should be all, and say what does not hold in them and between them."""
+    before = store.changes()
+    problems: list[Problem] = []
+    summaries: dict[str, Summary] = {}
+    records_read: dict[str, RunRecord] = {}
+    for record in records:
+        found, summary = _inside(store, record)
+        problems += found
+        if summary is not None:
+            summaries[summary.run], records_read[summary.run] = summary, record
+    timers = [(due.deadline_us, due.run, due.key) for due in store.due(END_OF_TIME_US, TIMERS_MAX)]
+    together = store.changes() == before
+    if together:
+        problems += [_problem(records_read[each.run], each) for each in check_together(summaries.values(), timers)]
+    return Checked(problems, together)
 
 
-def _beginning(record: RunRecord | RunForm, first: Event) -> Iterator[tuple[int, str]]:
-    if not isinstance(first, ev.RunStarted):
-        yield 0, f"it begins with {type(first).__name__}; every history begins with RunStarted"
-        return
-    for what in ("workflow_id", "generation", "workflow"):
-        if getattr(first, what) != getattr(record, what):
-            yield 0, f"RunStarted says {what} {getattr(first, what)!r}, the record {getattr(record, what)!r}"
+def _inside(store: Backend, record: RunRecord) -> tuple[list[Problem], Summary | None]:
+    """What is wrong inside one history; a damaged record has been reported by the store itself."""
+    try:
+        kept = read_run(store, record)
+        while (latest := store.record(record.number)) is not None and latest.status is not kept.record.status:
+            kept = read_run(store, latest)  # the engine went on meanwhile
+        inbox = store.inbox(record.number)
+    except StoreDamaged:
+        return [], None
+    if kept.unreadable is not None:
+        where = Problem(f"run {record.number}", record.run_id, kept.unreadable.index, kept.unreadable.why)
+        return [where], None
+    return problems_of(kept.record, kept.events), summarise(kept.record, kept.events, inbox)
 
 
-def _end(record: RunRecord | RunForm, events: Sequence[Event]) -> Iterator[tuple[int, str]]:
-    last, index = events[-1], len(events) - 1
-    if last.closes and CLOSED_BY[type(last)] is not record.status:
-        yield index, f"{type(last).__name__} ends it, and the record says {record.status.value}"
-    elif not last.closes and not record.status.open:
-        yield index, f"the record says {record.status.value}, and no event ends it"
+def _problem(record: RunRecord, found: Violation) -> Problem:
+    return Problem(f"run {record.number}", record.run_id, found.event, found.what)

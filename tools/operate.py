@@ -35,6 +35,7 @@ from dalsegno.tools.options import (
     Age,
     Json,
     KeyValue,
+    Name,
     RunName,
     WorkflowName,
     app_option,
@@ -160,7 +161,7 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
 @click.argument("workflow", type=WorkflowName())
 @click.argument("args", nargs=-1, type=Json())
 @click.option("--kw", "kwargs", multiple=True, type=KeyValue(), metavar="NAME=JSON", help="A keyword argument.")
-@click.option("--id", "id", help="The workflow id; one is made up without it.")
+@click.option("--id", "id", type=Name(), help="The workflow id; one is made up without it.")
 @click.option("--tag", "tags", multiple=True, type=KeyValue(), help="A tag to find the run by.")
 @click.option(
     "--on-conflict",
@@ -232,9 +233,9 @@ def structured(
     ),
 )
 @click.argument("run", type=RunName())
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.argument("payload", type=Json(), default="null")
-@click.option("--dedup", metavar="KEY", help="A second signal with this key is not delivered again.")
+@click.option("--dedup", type=Name(), metavar="KEY", help="A second signal with this key is not delivered again.")
 @app_option(required=False)
 @store_option
 @json_option
@@ -242,6 +243,8 @@ def send_signal(
     run: str, name: str, payload: Any, dedup: str | None, app: str | None, store: str | None, json_wanted: bool
 ) -> None:
     """Send a signal."""
+    if not name:
+        raise BadOption("the signal's name is empty; it is the first argument of a Receive")
     codec = load_app(app).codec if app else None
     said(
         run,
@@ -272,7 +275,7 @@ def said(
         click.echo(f"{clean(id)}: {what} is taken")
 
 
-reason_option = click.option("--reason", default="", help="Why; it is recorded in the history.")
+reason_option = click.option("--reason", type=Name(), default="", help="Why; it is recorded in the history.")
 
 
 @main.command(

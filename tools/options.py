@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dalsegno.core.store import RunRecord, Status
 from dalsegno.tools.stores import open_for_reading, store_url
-from dalsegno.tools.text import as_json, parse_age
+from dalsegno.tools.text import as_json, clean, parse_age
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,7 +88,18 @@ class Age(_Type):
             self.fail(str(error), param, ctx)
 
 
-class KeyValue(_Type):
+class Name(_Type):
+    """A text that is stored, so it has to be one: bytes that are no UTF-8 are refused here."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not _is_text(value):
+            self.fail(f"'{clean(value)}' is not UTF-8", param, ctx)
+        return value
+
+
+class KeyValue(Name):
     """A tag, `key=value`."""
 
     name = "key=value"
@@ -96,7 +107,7 @@ class KeyValue(_Type):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        key, equals, rest = value.partition("=")
+        key, equals, rest = super().convert(value, param, ctx).partition("=")
         if not (key and equals):
             self.fail(f"{value!r} is no tag; write key=value", param, ctx)
         return key, rest
@@ -112,11 +123,13 @@ class Json(_Type):
             return value
         try:
             return json.loads(value)
+        except RecursionError:
+            self.fail("the JSON is nested too deep to be read", param, ctx)
         except ValueError as error:
-            self.fail(f"{value!r} is not JSON ({error}); a string is written '\"text\"'", param, ctx)
+            self.fail(f"'{clean(value, 60)}' is not JSON ({error}); a string is written '\"text\"'", param, ctx)
 
 
-class RunName(_Type):
+class RunName(Name):
     """A run: its workflow id for the newest, `id#2` for that generation. Completed from the store."""
 
     name = "run"
@@ -126,9 +139,7 @@ class RunName(_Type):
             records = _records_of(ctx.params.get("store"))
         except Exception:  # a shell that completes has no use for an error
             return []
-        found = {
-            record.workflow_id: record for record in reversed(records) if record.workflow_id.startswith(incomplete)
-        }
+        found = {one.workflow_id: one for one in reversed(records) if one.workflow_id.startswith(incomplete)}
         return [
             CompletionItem(id, help=f"{record.workflow} {record.status.value}")
             for id, record in list(reversed(found.items()))[:COMPLETIONS_MAX]
@@ -136,7 +147,7 @@ class RunName(_Type):
         ]
 
 
-class WorkflowName(_Type):
+class WorkflowName(Name):
     """The name of a workflow. Completed from the runs in the store."""
 
     name = "workflow"
@@ -148,6 +159,14 @@ class WorkflowName(_Type):
             return []
         names = {record.workflow for record in records if record.workflow.isprintable()}
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _records_of(store: str | None) -> list[RunRecord]:

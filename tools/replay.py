@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import click
 
-from dalsegno.core.errors import BadOption, StoreDamaged
-from dalsegno.core.store import Backend, Problem, RunRecord, open_store
+from dalsegno.core.errors import BadOption
+from dalsegno.core.store import Backend, RunRecord, open_store
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools import reports
 from dalsegno.tools.app import load_app
-from dalsegno.tools.checking import problems_of
+from dalsegno.tools.checking import check_runs
 from dalsegno.tools.comparing import compare
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
@@ -318,14 +318,24 @@ def _generations(store: Backend, name: str) -> list[RunRecord]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    """A file that appears under its name when it is whole, and not at all otherwise; only its owner may read it.
+
+    What is no file (a device, a pipe) is written to as it is.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        with target.open("wb") as out:
+            yield out
+        return
+    if not target.parent.is_dir():
+        raise BadOption(f"{path} cannot be written: there is no folder {target.parent}")
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        os.replace(name, path)
+        os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
@@ -389,7 +399,8 @@ def show_stats(store: str | None, json_wanted: bool) -> None:
     help=command_help(
         "Read everything, verify every checksum and what has to hold between records; exit code 1 on problems.",
         "replay check --store lmdb:./orders",
-        'With --json: {"runs": how many, "problems": [{"run", "event", "what", "key"}]}.',
+        'With --json: {"runs": how many, "problems": [{"run", "event", "what", "key"}], "together": whether what '
+        "has to hold between runs could be told, no engine having written meanwhile}.",
     ),
 )
 @store_option
@@ -400,30 +411,19 @@ def check_store(store: str | None, json_wanted: bool) -> None:
         with busy("verifying checksums"):
             problems = opened.check()
         records = list(all_runs(opened))
-        for record in watched(records, "reading histories"):
-            problems += _inside(opened, record)
+        checked = check_runs(opened, watched(records, "reading histories"))
+        problems += checked.problems
+    if not checked.together:
+        say("an engine wrote meanwhile, so what has to hold between runs could not be told", mark="warning")
     if json_wanted:
         found = [{"run": p.run, "event": p.event, "what": p.what, "key": p.key} for p in problems]
-        show_json({"runs": len(records), "problems": found})
+        show_json({"runs": len(records), "problems": found, "together": checked.together})
     elif problems:
         show(problems_table(problems))
         say(f"{len(problems)} problem{'s' * (len(problems) != 1)} in {len(records)} runs", mark="")
     else:
         say(f"{len(records)} runs: every checksum is right and everything fits together", mark="")
     click.get_current_context().exit(NO if problems else 0)
-
-
-def _inside(store: Backend, record: RunRecord) -> list[Problem]:
-    """What is wrong inside one history; a damaged record has been reported by the store itself."""
-    try:
-        kept = read_run(store, record)
-        while (latest := store.record(record.number)) is not None and latest.status is not kept.record.status:
-            kept = read_run(store, latest)  # the engine went on meanwhile
-    except StoreDamaged:
-        return []
-    if kept.unreadable is not None:
-        return [Problem(f"run {record.number}", record.run_id, kept.unreadable.index, kept.unreadable.why)]
-    return problems_of(kept.record, kept.events)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from dalsegno.core.errors import BadOption, RunNotFound, StoreUnusable
+from dalsegno.core.errors import BadOption, RunNotFound
 from dalsegno.core.events import Event
 from dalsegno.core.store import Backend, RunRecord, Status, open_store
 from dalsegno.tools.text import clean
@@ -31,6 +31,8 @@ PAGE = 1000
 def store_url(given: str | None = None, *, make: bool = False) -> str:
     """The URL of the store that is meant. Raises `BadOption` where nothing says; `make` answers `./.dalsegno` then."""
     if given or (given := os.environ.get(ENVIRONMENT)):
+        if given.startswith("memory:"):
+            raise BadOption("memory: is a store inside one process, and ends with this command; say --store lmdb:PATH")
         return given
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -48,8 +50,6 @@ def open_for_reading(url: str) -> Backend:
     scheme, _, location = url.partition(":")
     if scheme == "file":
         return into_memory(Path(location))
-    if scheme == "memory":
-        raise StoreUnusable("memory: is a store inside one process; this one has nothing in it to look at")
     return open_store(url, read_only=True) if scheme == "lmdb" else open_store(url)
 
 
@@ -84,7 +84,7 @@ def find_run(store: Backend, name: str) -> RunRecord:
         return found
     alike = close_to(store, exact[1] if exact else name)
     hint = f"; there is {', '.join(clean(near, 60) for near in alike)}" if alike else "; `replay ls` lists them"
-    raise RunNotFound(f"no run has the id {clean(name, 120)!r}{hint}", workflow_id=name)
+    raise RunNotFound(f"no run has the id '{clean(name, 120)}'{hint}", workflow_id=name)
 
 
 def close_to(store: Backend, name: str, limit: int = 3) -> list[str]:

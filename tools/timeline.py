@@ -24,11 +24,8 @@ import attrs
 from dalsegno.core import events as ev
 from dalsegno.core.errors import DecodeError
 from dalsegno.core.events import Event
+from dalsegno.core.forms import PAYLOADS as PAYLOADS
 from dalsegno.core.history import decode_event
-
-PAYLOADS: Final = ("arguments", "result", "payload", "error")
-"""The fields of events that are payloads made by the codec; other bytes are digests and seeds."""
-
 
 class Mark(Enum):
     """How an event looks to somebody who scans a column for trouble."""

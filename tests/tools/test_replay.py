@@ -189,7 +189,9 @@ def test_export_to_standard_output(run_replay: Cli, url: str):
 
 def test_export_leaves_no_half_file(run_replay: Cli, url: str, tmp_path: Path):
     """A path that cannot be written is an error, and a failed export leaves nothing behind."""
-    assert "No such file" in run_replay("export", "order-1", str(tmp_path / "no/x"), "--store", url, code=2).stderr
+    assert (
+        "there is no folder" in run_replay("export", "order-1", str(tmp_path / "no/x"), "--store", url, code=2).stderr
+    )
     run_replay("export", "nobody", str(tmp_path / "x.jsonl"), "--store", url, code=1)
     assert list(tmp_path.glob("*.jsonl*")) == []
 
