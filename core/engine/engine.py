@@ -75,6 +75,10 @@ class Engine(Client):
         pending = Pending(len(prepared))
         for at, (new, first) in enumerate(prepared):
             self._worker.committer.submit(Write(new, partial(self._made, pending, at, first), pending.failed))
+        return self._answers(pending)
+
+    def _answers(self, pending: Pending) -> list[Any]:
+        """Wait until every write of a caller is answered."""
         return pending.wait(self._worker.committer)
 
     def _made(self, pending: Pending, at: int, first: RunStarted, made: Created) -> None:
@@ -94,7 +98,7 @@ class Engine(Client):
         self._check_open()
         pending = Pending(1)
         self._worker.committer.submit(Write(message, partial(pending.done, 0), pending.failed))
-        sent, number = pending.wait(self._worker.committer)[0]
+        sent, number = self._answers(pending)[0]
         if sent is Sent.ACCEPTED:
             self._worker.loop.deliver(number, MAIL)
         return Sent(sent)
@@ -157,6 +161,11 @@ class Pending:
         self._error: Exception | None = None
         self._changed = threading.Event()
 
+    @property
+    def ready(self) -> bool:
+        """Whether `wait` returns or raises at once."""
+        return not self._missing or self._error is not None
+
     def done(self, at: int, answer: Any) -> None:
         """One answer has come. Called by one thread at a time, the leader."""
         self._answers[at] = answer
@@ -171,9 +180,9 @@ class Pending:
 
     def wait(self, committer: Committer) -> list[Any]:
         """The answers. Raises what the store raised."""
-        while self._missing and self._error is None:
+        while not self.ready:
             committer.lead()
-            if self._missing and self._error is None:
+            if not self.ready:
                 self._changed.wait(0.05)  # whoever leads takes this along; look again in case nobody does
         if self._error is not None:
             raise self._error

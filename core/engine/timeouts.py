@@ -34,6 +34,12 @@ class Timeouts:
                 heapq.heapify(self._heap)
                 self._most = max(SWEEP_FROM, 2 * len(self._heap))
 
+    @property
+    def next_us(self) -> int | None:
+        """Not before this moment (of the steady clock) will an attempt run out of time; None: none is watched."""
+        with self._lock:
+            return self._heap[0][0] if self._heap else None
+
     def expired(self) -> list[Job]:
         """The attempts whose time is up, each told of once. A heartbeat gives an attempt its whole time again."""
         now_us = self._clock.steady_us()
