@@ -244,7 +244,8 @@ class Seat:
         """The branch has ended."""
         self.node = None
         self.ended, self.ok, self.value = True, ok, value
-        self.owner.branch_ended(self)
+        owner, self.owner = self.owner, None  # no cycle is left for the garbage collector
+        owner.branch_ended(self)
 
 
 def discard(branch: Any) -> None:

@@ -55,7 +55,7 @@ from dalsegno.core.interpreter.mismatch import describe_call, describe_waiting, 
 
 Handler = Callable[[Machine, Any], None]
 
-BESIDE_CODE = (RunPaused, RunResumed, RunTerminated, RunTimedOut, PatchAdopted)
+BESIDE_CODE = (RunPaused, RunResumed, RunTerminated, RunTimedOut, PatchAdopted, TimerCancelled)
 """Events that do not show that the code went on from the event before: it may still adopt another change there."""
 
 

@@ -39,8 +39,12 @@ def frames(suspended: Any) -> Iterator[FrameType]:
 def innermost(suspended: Any) -> FrameType | None:
     """The frame that holds the `yield` a generator stands at."""
     found = None
-    for frame in frames(suspended):
+    while suspended is not None:  # written out, since it is asked once for every step
+        frame = frame_of(suspended)
+        if frame is None or frame.f_code in _COMMAND_CODES:
+            break
         found = frame
+        suspended = getattr(suspended, "gi_yieldfrom", None) or getattr(suspended, "cr_await", None)
     return found
 
 

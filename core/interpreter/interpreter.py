@@ -228,6 +228,8 @@ def look_ahead(machine: Machine, events: Sequence[Event], skip_scopes: bool) -> 
         last -= 1
     machine.last_of_code = last
     marks = [event for event in events if type(event) in (PatchAdopted, ScopeCompleted)]
+    if not marks:
+        return
     machine.adopted = frozenset(event.change for event in marks if isinstance(event, PatchAdopted))
     if skip_scopes:
         scopes = [event for event in marks if isinstance(event, ScopeCompleted)]

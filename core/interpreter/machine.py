@@ -262,7 +262,9 @@ class Machine:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self, ok: bool, value: Any, unawaited: tuple[str, ...]) -> None:
-        """The root has ended, and so have its tasks."""
+        """The root has ended, and so have its tasks. What held them is let go, so that no cycle is left to collect."""
+        self.root = None
+        self.tasks.clear()
         if ok:
             try:
                 self.outcome = Finished(self.codec.encode(value), unawaited)

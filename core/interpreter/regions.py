@@ -132,6 +132,7 @@ class Root(Region):
             self.fiber.cancel(reason)
 
     def end(self) -> None:
+        self.fiber = None
         unseen = [task for task in self.failed if not task.awaited]
         names = tuple(f"{task.id} {task.name}: {_short(task.seat.value)}" for task in unseen)
         self.machine.finish(self.ok, self.value, names)

@@ -30,7 +30,7 @@ class FiberView:
 
 def view(root: Any) -> FiberView:
     """The tree of fibers beneath a root. Where the root has ended, its place is empty and its tasks are beneath."""
-    tops = _beneath(root)
+    tops = _beneath(root) if root is not None else ()
     if len(tops) == 1 and not tops[0].path:
         return tops[0]
     first = tops[0] if tops and not tops[0].path else FiberView("", "", "", 0, "nothing")

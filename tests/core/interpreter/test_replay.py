@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from dalsegno.core.errors import DecodeError, HistoryMismatch, UseError
 from dalsegno.core.events import Event, StepCompleted
 from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.values.codec import Codec
-from tests.core.interpreter.drive import CODEC, START_US, Drive, note, started
+from tests.core.interpreter.drive import ALIVE, CODEC, START_US, Drive, note, started
 
 
 @step
@@ -180,3 +182,16 @@ def test_a_mismatch_in_a_long_run_names_its_event():
     with pytest.raises(HistoryMismatch) as caught:
         Interpreter(chain, CODEC).replay(events)
     assert caught.value.event_index == 11
+
+
+def test_a_run_that_has_ended_leaves_no_cycle():
+    """Nothing has to wait for the garbage collector when a closed run is forgotten."""
+    run = a_busy_run()
+    machine = weakref.ref(run.interpreter._machine)
+    ALIVE.clear()
+    gc.disable()
+    try:
+        del run
+        assert machine() is None
+    finally:
+        gc.enable()
