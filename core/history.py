@@ -35,6 +35,8 @@ UPGRADES: dict[int, Callable[[list[Any]], Event]] = {}
 def _writer(cls: type[Event]) -> Callable[[Any], bytes]:
     """A function that encodes events of one class without looking anything up."""
     code, names = _CODES[cls], _NAMES[cls]
+    if len(names) == 1:  # for a single name, attrgetter answers the value itself
+        return lambda event: _encode((code, getattr(event, names[0])))
     get = operator.attrgetter(*names)
     return lambda event: _encode((code, *get(event)))
 
