@@ -54,10 +54,12 @@ class Write:
 class Committer:
     """The queue of writes to one store, and the right to flush it."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
+    def __init__(self, backend: Backend, clock: Clock, told: Callable[[], object] = lambda: None) -> None:
         self._backend, self._clock = backend, clock
+        self._told = told
         self._queue: deque[Write] = deque()
         self._leading = threading.Lock()
+        self._watcher = 0  # the thread that waits for company to join what is lazy
         self.eager = 0
         self.cost_us = 200.0  # of a flush; a running mean, for the adaptive checkpoint policy
         self.flushes = 0
@@ -74,12 +76,22 @@ class Committer:
             self.eager += 1  # a hint for `idle` only: a lost count costs half a millisecond, not a write
 
     def idle(self, waited: bool) -> float | None:
-        """What a thread without a job does about the queue: flush it, or wait for company first."""
+        """What a thread without a job does about the queue: flush it, or wait for company first.
+
+        One thread at a time waits so, the others park: sixteen that wake up every half a millisecond to find another
+        one flushing take the interpreter lock from it, and cost half the throughput of short steps.
+        """
+        me = threading.get_ident()
+        if self._watcher == me:
+            self._watcher = 0
         if not self._queue or self.stalled is not None:
             return None
-        if not self.eager and not waited:
-            return GATHER_S
-        return 0 if self.lead() else GATHER_S
+        if (self.eager or waited) and self.lead():
+            return 0
+        if self._watcher:
+            return None
+        self._watcher = me
+        return GATHER_S
 
     def lead(self) -> bool:
         """Commit everything queued, unless somebody else is at it. Answers whether this thread did."""
@@ -95,6 +107,7 @@ class Committer:
             led = True
             if finish is not None:
                 finish()
+                self._told()
             if not self.eager:
                 break  # what came meanwhile is lazy: let it gather
         return led

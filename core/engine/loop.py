@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -72,6 +73,7 @@ class Loop:
         self.deferred: dict[int, LiveRun] = {}
         self.troubled: dict[int, LiveRun] = {}
         self.next_deadline_us: int | None = None
+        self._ready: deque[Job] = deque()  # bodies that may start, and are handed to the crew together
         self._registry = threading.Lock()
         self.timeouts = Timeouts(around.clock)
         self.draining = False
@@ -172,6 +174,7 @@ class Loop:
         if act.empty and (run.stored_active or not act.bodies):
             run.activation = None
             self._start(run, act.bodies)
+            self.start_ready()
             self._pass_turn(run)
         elif not act.urgent and run.stored_active and self.pacing.may_wait(run, act):
             if not act.since_us:
@@ -179,6 +182,7 @@ class Loop:
             bodies, act.bodies = act.bodies, []
             self.deferred[run.number] = run
             self._start(run, bodies)
+            self.start_ready()
             self._pass_turn(run)
         else:
             self.submit(run, act)
@@ -243,17 +247,25 @@ class Loop:
         self._durable().put((run,), UNKNOWN_US)  # the turn is still ours; loading puts the mail first
 
     def _start(self, run: LiveRun, jobs: list[Job]) -> None:
-        """Start bodies: everything they stand on is durable, or may be repeated."""
-        if not jobs:
-            return
-        plain, expected_us = [], 0
+        """Let bodies start: everything they stand on is durable, or may be repeated."""
         for job in jobs:
             run.running[job.id] = job
             if not self._special(job):
-                plain.append(job)
-                expected_us += self.pacing.expected_us(job.name)
-        if plain:
-            self._bodies().put(plain, expected_us)
+                self._ready.append(job)
+
+    def start_ready(self) -> None:
+        """Hand bodies to the step crew, those that one flush has freed together: it wakes as many threads as they are
+        worth. Handed over one by one they would wake a thread each, to quarrel over the interpreter lock."""
+        ready, jobs, expected_us = self._ready, list[Job](), 0
+        while ready:
+            try:
+                job = ready.popleft()
+            except IndexError:
+                break  # another thread has taken it along
+            jobs.append(job)
+            expected_us += self.pacing.expected_us(job.name)
+        if jobs:
+            self._bodies().put(jobs, expected_us)
 
     def _pass_turn(self, run: LiveRun) -> None:
         """Give the turn up; if something has arrived meanwhile, queue the run again."""

@@ -83,7 +83,7 @@ class Works:
             workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
             checkpoint=checkpoint or CheckpointPolicy(),
         )
-        self.committer = Committer(self.around.backend, self.around.clock)
+        self.committer = Committer(self.around.backend, self.around.clock, lambda: self.loop.start_ready())
         self._watchers: dict[int, list[Callable[[], object]]] = {}
         self._watching = threading.Lock()
         self.loop = Loop(
