@@ -64,7 +64,7 @@ class Interpreter:
     def __init__(self, definition: WorkflowDefinition[Any, Any], codec: Codec) -> None:
         bare = attrs.evolve(codec, layers=()) if codec.layers else codec
         self._machine = Machine(
-            definition, codec, bare, STARTERS, contextvars.copy_context(), bare.digest(bare.encode(()))
+            definition, codec, bare, STARTERS, contextvars.copy_context(), bare.digest(bare.encode_call((), {}))
         )
         self._machine.root = Root(self._machine)
         self.waiting: dict[str, Waiting] = self._machine.waiting

@@ -158,7 +158,7 @@ class Machine:
 
     def fingerprint(self, arguments: tuple[Any, ...]) -> bytes:
         """The digest of a command's arguments. Raises `EncodeError` for what cannot be stored."""
-        return self.bare.digest(self.bare.encode(arguments)) if arguments else self.no_arguments
+        return self.bare.digest(self.bare.encode_call(arguments, {})) if arguments else self.no_arguments
 
     def call(self, command: Any) -> tuple[bytes, bytes]:
         """Payload and digest of a step's or workflow's arguments."""
