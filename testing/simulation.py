@@ -24,6 +24,7 @@ from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.definitions import Definition, StepDefinition
 from dalsegno.core.engine.clockwork import AFTER_FIRING_S, TICK_S
 from dalsegno.core.engine.engine import Engine, Pending
+from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.works import CommonOptions
 from dalsegno.core.errors import BadOption, StoreError, TimedOut
@@ -186,8 +187,8 @@ class Simulation(Engine):
         killing it are let go on. Every run that can finish now does when it is driven: that is what to test."""
         self.faults.heal()
         self.restart()
-        for run in self.runs(status=Status.BLOCKED):
-            if run.record.reason.startswith("quarantined"):
+        for run in self.runs(status=(Status.RUNNING, Status.BLOCKED)):
+            if run.record.deaths >= DEATHS_MAX or run.record.reason.startswith("quarantined"):
                 run.resume()
 
     def close(self) -> None:

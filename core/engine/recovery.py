@@ -62,6 +62,8 @@ class Loader:
         if record.status is Status.BLOCKED:
             act.status, act.reason, act.urgent = Status.RUNNING, "", True
             self._set_timers(act, interpreter)
+        elif first is None and not record.restore:
+            self._await_retries(run, act, interpreter)
         if record.restore:
             self._restore(run, act, interpreter)
         return True
@@ -106,6 +108,14 @@ class Loader:
             child = self._around.backend.find(waiting.child_id)
             if child is None or child.parent != place:
                 act.children.append(self._child(waiting.command, waiting.payload, place))
+
+    @staticmethod
+    def _await_retries(run: LiveRun, act: Activation, interpreter: Interpreter) -> None:
+        """Set the timers of attempts to come once more. One that has fired left the store when the attempt began, which
+        is no event: if the process died in that attempt, nothing else would ever begin it again."""
+        for waiting in interpreter.waiting.values():
+            if waiting.retry_at_us is not None and waiting.id not in run.running:
+                act.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
 
     @staticmethod
     def _set_timers(act: Activation, interpreter: Interpreter) -> None:
