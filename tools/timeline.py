@@ -27,6 +27,7 @@ from dalsegno.core.events import Event
 from dalsegno.core.forms import PAYLOADS as PAYLOADS
 from dalsegno.core.history import decode_event
 
+
 class Mark(Enum):
     """How an event looks to somebody who scans a column for trouble."""
 
