@@ -136,8 +136,18 @@ class Loop:
         if act is None:
             act = run.activation = Activation()
         try:
-            if run.interpreter is None and not self._load(run, act):
+            if not self._absorb(run, act):
                 return
+        except StoreError as error:  # also while its end or its block was being written
+            self._trouble(run, error)
+            return
+        self._conclude(run, act)
+
+    def _absorb(self, run: LiveRun, act: Activation) -> bool:
+        """Fold what has arrived, and what follows from it; false if the run is no longer ours to move."""
+        try:
+            if run.interpreter is None and not self._load(run, act):
+                return False
             inputs = run.inputs
             while inputs:
                 arrived = inputs.popleft()
@@ -150,13 +160,12 @@ class Loop:
             self.closing.by_force(run, act, ended)
         except (WorkflowError, DecodeError) as error:
             self._block(run, act, str(error))
-        except StoreError as error:
-            self._trouble(run, error)
-            return
+        except StoreError:
+            raise
         except Exception as error:
             log.exception("run %s: a bug in dalsegno, or in a definition", run.number)
             self._block(run, act, f"{type(error).__name__}: {error}")
-        self._conclude(run, act)
+        return True
 
     def _load(self, run: LiveRun, act: Activation) -> bool:
         """Bring a run into memory; false if it is no longer ours to move."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dalsegno import Flow, Retry, step, workflow
+from dalsegno import Flow, Retry, Terminated, step, workflow
+from dalsegno.testing.faults import Call, Mischief
 from dalsegno.testing.simulation import Simulation
 
 
@@ -36,3 +37,28 @@ def test_a_crash_in_the_second_attempt_does_not_lose_the_step(when: int):
         run = simulation.start(tries)
         simulation.at(when, simulation.restart)
         assert run.result() == 5
+
+
+class Failing(Mischief):
+    """Fails the n-th call of one method."""
+
+    def __init__(self, method: str, n: int) -> None:
+        self.method, self.left = method, n
+
+    def call(self, method: str, writes: bool) -> Call | None:
+        self.left -= method == self.method
+        return "error" if method == self.method and self.left == 0 else None
+
+
+@pytest.mark.parametrize("n", range(1, 4))
+def test_a_store_that_fails_while_a_run_is_terminated_only_delays_it(n: int):
+    """Ending a run by force reads its history; when that fails, the run is not left hanging in mid-air."""
+    mischief = Failing("history", n)
+    with Simulation([tries], fakes={flaky: lambda fails: fails}, faults=mischief) as simulation:
+        simulation.takes(flaky, 3600)
+        run = simulation.start(tries)
+        simulation.run(timeout=10)
+        run.terminate("enough")
+        with pytest.raises(Terminated):
+            run.result(timeout=60)
+        assert mischief.left <= 0 or n > 1
