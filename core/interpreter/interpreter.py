@@ -59,6 +59,22 @@ class Interpreter:
 
     Not thread-safe, and does not care which thread calls. Workflow code runs inside `replay` and `apply`, in a
     `contextvars.Context` of the run's own.
+
+    >>> from dalsegno.core.commands import Flow, Receive
+    >>> from dalsegno.core.definitions import workflow
+    >>> from dalsegno.core.events import SignalReceived
+    >>> @workflow
+    ... def greet(whom: str) -> Flow[str]:
+    ...     word = yield from Receive("word", str)
+    ...     return f"{word}, {whom}"
+    >>> codec = Codec()
+    >>> interpreter = Interpreter(greet, codec)
+    >>> interpreter.replay([RunStarted(0, "greet", "hello-1", 1, codec.encode_call(("world",), {}), b"seed")])
+    >>> interpreter.take().issued
+    [<Waiting 1: receive 'word'>]
+    >>> interpreter.apply(SignalReceived(5, 1, "word", codec.encode("Good morning")))
+    >>> codec.decode(interpreter.outcome.payload)
+    'Good morning, world'
     """
 
     def __init__(self, definition: WorkflowDefinition[Any, Any], codec: Codec) -> None:
