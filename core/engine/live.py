@@ -81,6 +81,13 @@ class Activation:
             or self.restored
         )
 
+    def _has_work(self, run: LiveRun) -> bool:
+        """Whether something is to be done for the run after this, which a crash would leave undone: a body, or what
+        follows a checkpoint."""
+        if self.closed_at_us is not None or self.status is Status.BLOCKED:
+            return False
+        return bool(self.bodies or run.running or self.checkpoints)
+
     def transition(self, run: LiveRun) -> Transition:
         """The one value that says all of this to the store."""
         if self.timers_set and self.timers_cleared:  # set and cancelled in one go: the store need not know
@@ -99,7 +106,7 @@ class Activation:
             children=tuple(self.children),
             published=self.published,
             status=self.status,
-            active=bool(self.bodies or run.running) and self.closed_at_us is None and self.status is not Status.BLOCKED,
+            active=self._has_work(run),
             closed_at_us=self.closed_at_us,
             reason=self.reason,
             continued=self.continued,

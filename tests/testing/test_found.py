@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dalsegno import Flow, Retry, Terminated, step, workflow
+from dalsegno import Checkpoint, Flow, Retry, Terminated, step, workflow
 from dalsegno.testing.faults import Call, Mischief
+from dalsegno.testing.points import Pin, Pinned
 from dalsegno.testing.simulation import Simulation
 
 
@@ -62,3 +63,19 @@ def test_a_store_that_fails_while_a_run_is_terminated_only_delays_it(n: int):
         with pytest.raises(Terminated):
             run.result(timeout=60)
         assert mischief.left <= 0 or n > 1
+
+
+@workflow
+def checked() -> Flow[str]:
+    """Waits for nothing but a checkpoint."""
+    yield from Checkpoint()
+    return "durable"
+
+
+@pytest.mark.parametrize("n", range(1, 5))
+@pytest.mark.parametrize("way", ["crash-before", "crash-after"])
+def test_a_crash_after_a_checkpoint_does_not_lose_the_run(n: int, way: str):
+    """A run that waits only to be told that it is durable has work to do, and is picked up after a crash."""
+    pins = Pinned([Pin(way, "store.commit", n)])  # type: ignore[arg-type]
+    with Simulation([checked], faults=pins) as simulation:
+        assert simulation.start(checked).result(timeout=60) == "durable"
