@@ -58,7 +58,7 @@ class _Checker:
     def __init__(self, txn: KeyValueTransaction) -> None:
         self._txn = txn
         self._batch = Batch(txn)
-        self._known: dict[bytes, bool] = {}
+        self._known: dict[bytes, bytes | None] = {}
 
     def check(self, key: bytes, value: bytes) -> Iterator[Problem]:
         if not records.intact(key, value):
@@ -91,14 +91,15 @@ class _Checker:
 
     def _check_event(self, key: bytes) -> Iterator[Problem]:
         run, index = key[1 : 1 + RUN_BYTES], layout.number(key[1 + RUN_BYTES :])
-        if not self._owned(run):
+        owner = self._owner(run)
+        if owner is None:
             yield self._problem(key, "belongs to no run")
-        elif index and self._txn.get(HISTORY + run + layout.index_bytes(index - 1)) is None:
+        elif owner == RUN and index and self._txn.get(HISTORY + run + layout.index_bytes(index - 1)) is None:
             yield self._problem(key, f"follows a gap: event {index - 1} is missing")
 
     def _check_part(self, key: bytes) -> Iterator[Problem]:
         run, rest = key[1 : 1 + RUN_BYTES], key[1 + RUN_BYTES :]
-        if not self._owned(run):
+        if self._owner(run) is None:
             yield self._problem(key, "belongs to no run")
         elif key[:1] == INBOX and self._txn.get(NEWS + rest) is None:
             yield self._problem(key, "is not announced among the news")
@@ -124,13 +125,12 @@ class _Checker:
             if not fits or self._txn.get(RUN + run) is None:
                 yield self._problem(key, "leads to a run that is not there or is another")
 
-    def _owned(self, run: bytes) -> bool:
-        """Whether a run is there, or is being purged."""
-        known = self._known.get(run)
-        if known is None:
-            known = self._txn.get(RUN + run) is not None or self._txn.get(PURGING + run) is not None
-            self._known[run] = known
-        return known
+    def _owner(self, run: bytes) -> bytes | None:
+        """`RUN` if a run is there, `PURGING` if it is about to go, else None."""
+        if run not in self._known:
+            kinds = (kind for kind in (RUN, PURGING) if self._txn.get(kind + run) is not None)
+            self._known[run] = next(kinds, None)
+        return self._known[run]
 
     def _record(self, run: bytes) -> RunRecord | None:
         try:

@@ -26,7 +26,7 @@ import attrs
 import lmdb
 
 from dalsegno.backends.keyvalue import KeyValueTransaction
-from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings
+from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings, live_bytes
 from dalsegno.backends.lmdb_folder import DATA, EngineLock, flush_folder, locate
 from dalsegno.backends.ordered import OrderedStore
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreUnusable
@@ -58,8 +58,7 @@ class _Transaction:
         return self
 
     def _refuse_if_full(self, raw: lmdb.Transaction[bytes], limit: float) -> None:
-        stat = raw.stat()
-        used = live_bytes(stat["psize"], stat["branch_pages"], stat["leaf_pages"], stat["overflow_pages"])
+        used = live_bytes(raw.stat())
         if used > limit:
             self._end()
             raise StoreFull(
@@ -112,11 +111,6 @@ class _Transaction:
                 raise
         if isinstance(error, lmdb.Error):
             raise self._environment.failed(error) from error
-
-
-def live_bytes(page_size: int, *pages: int) -> int:
-    """What a store's pages in use take."""
-    return page_size * sum(pages)
 
 
 class LmdbBackend(OrderedStore):
@@ -192,7 +186,7 @@ class LmdbBackend(OrderedStore):
 
     def begin_growing(self, new_work: bool) -> AbstractContextManager[KeyValueTransaction]:
         self._refuse_if_closed(True)
-        quota = self._quota or self._environment.raw.info()["map_size"] * _QUOTA_OF_MAP
+        quota = self._quota or self._environment.map_size * _QUOTA_OF_MAP
         return _Transaction(self._environment, True, quota * _NEW_WORK_OF_QUOTA if new_work else quota)
 
     def _refuse_if_closed(self, write: bool) -> None:
@@ -207,10 +201,8 @@ class LmdbBackend(OrderedStore):
 
     def sizes(self) -> dict[str, int]:
         self._refuse_if_closed(False)
-        stat = self._environment.raw.stat()
-        live = live_bytes(stat["psize"], stat["branch_pages"], stat["leaf_pages"], stat["overflow_pages"])
+        live, map_bytes = self._environment.sizes()
         file_bytes = (self.folder / DATA).stat().st_size
-        map_bytes = self._environment.raw.info()["map_size"]
         return {"events_bytes": live, "file_bytes": file_bytes, "map_bytes": map_bytes}
 
     def compact(self, target: str | os.PathLike[str]) -> int:
@@ -221,7 +213,7 @@ class LmdbBackend(OrderedStore):
             raise BadOption(f"{folder} is not empty; name a new folder for the copy")
         try:
             folder.mkdir(exist_ok=True)
-            self._environment.raw.copy(os.fspath(folder), compact=True)
+            self._environment.copy(folder)
             with (folder / DATA).open("rb") as file:
                 os.fsync(file.fileno())
             flush_folder(folder)

@@ -8,7 +8,8 @@ LMDB allows an environment to be open once in a process, so all handles of this 
 * Another process may have made the map bigger; then beginning a transaction fails until the new size is adopted, which
   may only happen while no transaction of this process is open. Transactions are counted for both.
 * A child made by `fork` inherits an environment that seems to work and must not be used. In the child it is marked so;
-  opening the store there opens it properly.
+  opening the store there closes the inherited one and opens it properly. Closing waits for ever for a transaction that
+  some other thread of the parent was in, so forking waits until all have ended: some milliseconds, rarely.
 * If the lock file is replaced, two writers can be at work at once and commits are lost. So its identity is compared
   before each write, and the environment used no more once it has changed.
 * A reader that was killed pins old pages until somebody looks; `reader_check` is called at opening, regularly, and when
@@ -18,9 +19,12 @@ LMDB allows an environment to be open once in a process, so all handles of this 
 from __future__ import annotations
 
 import errno
+import math
 import os
+import resource
 import threading
 from pathlib import Path
+from typing import Any
 
 import attrs
 import lmdb
@@ -34,6 +38,8 @@ LIB_VERSION = (
 MAP_SIZE_LEAST = 16 << 20
 MAX_READERS = 510  # of all processes; each slot is 64 bytes of the lock file
 WRITES_A_READER_CHECK = 1000
+FORK_WAIT = 5.0  # seconds for a transaction to end before a fork; beyond, the child cannot open that store
+SCARCE = 64 << 20  # bytes of room; with less, a commit that failed to write may well have failed for want of it
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORKED = (
@@ -60,6 +66,7 @@ class Environment:
         self.settings = settings
         self.handles = 1
         self.unusable = ""
+        self.quiet = False
         new = check_folder(folder, allow_remote=settings.allow_remote, read_only=settings.read_only)
         self.raw = self._open()
         if new:
@@ -70,6 +77,7 @@ class Environment:
         self._writer = threading.Lock()
         self._gate = threading.Condition(threading.Lock())
         self._active = 0
+        self._pausing = 0
         self._broken = False
         self._writes = 0
 
@@ -96,12 +104,13 @@ class Environment:
                 raise cannot_open(self.folder, error) from error
             else:
                 raw.reader_check()
+                self.map_size = raw.info()["map_size"]
                 return raw
 
     def close(self) -> None:
         """Close it once no transaction is open. What a relaxed store still owes to the disk is flushed first."""
         with self._gate:
-            self._gate.wait_for(lambda: not self._active)
+            self._pause()
             self.unusable = "this store was closed"
             if not self.settings.full and not self.settings.read_only and not self._broken:
                 try:
@@ -109,6 +118,25 @@ class Environment:
                 except lmdb.Error:
                     pass  # relaxed promises nothing that this would break
             self.raw.close()
+
+    def quiesce(self) -> None:
+        """Let no transaction begin, and wait until none is open, before a fork."""
+        self.quiet = self._gate.acquire(timeout=FORK_WAIT)
+        if self.quiet and not self._pause(FORK_WAIT):
+            self.quiet = False
+            self._gate.release()
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        if self.quiet:
+            self.quiet = False
+            self._gate.release()
+
+    def disown(self) -> None:
+        """After a fork, in the child."""
+        self.unusable = _FORKED
+        self._gate = threading.Condition(threading.Lock())
+        self._writer = threading.Lock()
 
     # --- transactions ----------------------------------------------------------------------------------------------
 
@@ -118,6 +146,8 @@ class Environment:
             self._writer.acquire()
         try:
             with self._gate:
+                while self._pausing:
+                    self._gate.wait()
                 if self.unusable:
                     raise StoreUnusable(self.unusable)
                 if self._broken:
@@ -161,13 +191,23 @@ class Environment:
         except lmdb.Error as error:
             raise self.failed(error) from error
 
+    def _pause(self, timeout: float | None = None) -> bool:
+        """Wait until no transaction is open; none begins meanwhile. Called with the gate held."""
+        self._pausing += 1
+        try:
+            return self._gate.wait_for(lambda: not self._active, timeout)
+        finally:
+            self._pausing -= 1
+            self._gate.notify_all()
+
     def _adopt_map_size(self) -> None:
         """Take the size that another process gave the map. Called by one who is counted, and has no transaction yet."""
         with self._gate:
             self._active -= 1
-            self._gate.wait_for(lambda: not self._active)
+            self._pause()
             try:
                 self.raw.set_mapsize(0)
+                self.map_size = self.raw.info()["map_size"]
             finally:
                 self._active += 1
 
@@ -189,10 +229,28 @@ class Environment:
 
     def last_transaction(self) -> int:
         """The number of the last commit, of whichever process."""
-        if self.unusable:
-            raise StoreUnusable(self.unusable)
         with self._gate:
+            if self.unusable:
+                raise StoreUnusable(self.unusable)
             return self.raw.info()["last_txnid"]
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the pages in use, and of the map."""
+        with self._gate:
+            if self.unusable:
+                raise StoreUnusable(self.unusable)
+            return live_bytes(self.raw.stat()), self.map_size
+
+    def copy(self, target: Path) -> None:
+        """Write a compact copy into an empty folder. Raises `lmdb.Error`."""
+        with self._gate:
+            if self.unusable:
+                raise StoreUnusable(self.unusable)
+            self._active += 1
+        try:
+            self.raw.copy(os.fspath(target), compact=True)
+        finally:
+            self._count_down()
 
     # --- failures --------------------------------------------------------------------------------------------------
 
@@ -213,13 +271,22 @@ class Environment:
         """The error to raise for a failed commit, which may nevertheless have been applied."""
         if isinstance(error, lmdb.MapFullError | lmdb.TxnFullError):
             return self._full(error)  # LMDB found no page to write to, so that it wrote nothing
-        if error.code in _NO_ROOM and self._usable():
-            return self._full(error)  # it failed before the header page: otherwise LMDB would be in a panic now
+        # LMDB reports a write that the disk took in part as an I/O error. It is in a panic if the header page failed,
+        # so that while it can still be used, nothing was applied.
+        if (error.code in _NO_ROOM or (error.code == errno.EIO and self._room() < SCARCE)) and self._usable():
+            return self._full(error)
         self._broken = True
         return UnknownOutcome(
             f"{self.folder}: the commit failed ({error}), and may or may not have been applied. "
             "The store will be opened anew when it is next used."
         )
+
+    def _room(self) -> float:
+        """By how many bytes the data file could still grow."""
+        disk = os.statvfs(self.folder)
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        allowed = math.inf if limit == resource.RLIM_INFINITY else limit - (self.folder / DATA).stat().st_size
+        return min(disk.f_bavail * disk.f_frsize, allowed)
 
     def _usable(self) -> bool:
         try:
@@ -238,13 +305,19 @@ class Environment:
 
     def _reopen(self) -> None:
         """Close and open it, after a failure. Called with the gate held."""
-        self._gate.wait_for(lambda: not self._active)
+        self._pause()
         if not self._broken:
             return  # somebody else did while we waited
         self.raw.close()
         check_folder(self.folder, allow_remote=True, read_only=self.settings.read_only)
         self.raw = self._open()
         self._broken = False
+
+
+def live_bytes(stat: Any) -> int:
+    """What the pages in use take, from what LMDB says of a store."""
+    pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return int(pages * stat["psize"])
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -279,13 +352,14 @@ class Environments:
         self._open: dict[tuple[int, int], Environment] = {}
         self._inherited: list[Environment] = []
         self._engine_locks: set[EngineLock] = set()
-        os.register_at_fork(after_in_child=self._after_fork)
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
+        )
 
     def open(self, folder: Path, settings: Settings) -> Environment:
         """The environment of a folder: the one that is open, or a new one. `close` it when done."""
         with self._lock:
-            while self._inherited:
-                self._inherited.pop().raw.close()
+            self._close_inherited()
             data = folder / DATA
             found = self._open.get(identity(data)) if data.is_file() else None
             if found is None:
@@ -319,14 +393,29 @@ class Environments:
         self._engine_locks.discard(lock)
         lock.release()
 
+    def _close_inherited(self) -> None:
+        """In a forked child, before it opens a store of its own: LMDB allows an environment once in a process."""
+        while self._inherited:
+            environment = self._inherited.pop()
+            if environment.quiet:
+                environment.raw.close()
+
+    def _before_fork(self) -> None:
+        self._lock.acquire(timeout=FORK_WAIT)
+        for environment in self._open.values():
+            environment.quiesce()
+
     def _after_fork(self) -> None:
-        """In the child: what was inherited is not ours. Its memory is kept until a store is opened here, since closing
-        could wait for a lock that no thread of the child will ever give back."""
+        for environment in self._open.values():
+            environment.resume()
+        if self._lock.locked():
+            self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        """What was inherited is not ours; the engine's lock would stay with us after the parent's death."""
         self._lock = threading.Lock()
         for environment in self._open.values():
-            environment.unusable = _FORKED
-            environment._gate = threading.Condition(threading.Lock())
-            environment._writer = threading.Lock()
+            environment.disown()
         self._inherited += self._open.values()
         self._open = {}
         for lock in self._engine_locks:
