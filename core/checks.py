@@ -380,9 +380,8 @@ RULES: Final = (
     Rule("order", "Under a steady clock no event is older than one before it.", _order, True),
     Rule("outcomes", "A command has one outcome, and nothing is recorded of it afterwards.", _outcomes),
     Rule("begun", "A timer is set before it ends, a child started before it reports; each once.", _begun),
-    Rule(
-        "attempts", "Attempts are numbered from 1 without a gap; a step that may run once is started once.", _attempts
-    ),
+    Rule("attempts", "Attempts are numbered from 1 without a gap; a step run at most once starts once.", _attempts),
+    Rule("retries", "Under a steady clock no attempt is made before it was due.", _retries, True),
     Rule("timers", "A timer never fires before its deadline.", _timers),
     Rule("inbox", "Messages enter a history in the order the store accepted them, each once.", _inbox),
     Rule("unread", "No more signals are left unread than came.", _unread),
