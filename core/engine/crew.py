@@ -2,8 +2,9 @@
 
 On CPython a thread that wakes up only to find the interpreter lock taken costs more than a short job (a hop between
 threads is about 66 µs, a trivial step 10). So whoever puts jobs says how long they are expected to take, and the crew
-wakes one thread per millisecond of work, and one for every job of unknown length. `nudge`, called regularly, mends the
-estimate when a job that was thought short blocks: nobody waits for longer than the engine's tick.
+has one thread at hand per millisecond of work, and one for every job of unknown length. At hand is who is awake, unless
+at a job that is not `brief`, or at the queue of writes. `nudge`, called regularly, mends the estimate when a job that
+was thought brief blocks: nobody waits for longer than the engine's tick.
 
 Threads are started when first needed and are daemons: a body that never returns cannot keep the process alive.
 """
@@ -45,13 +46,19 @@ class Crew(Generic[J]):
     none, and answers how many seconds it may park (None: until woken, 0: look again at once)."""
 
     def __init__(
-        self, name: str, size: int, work: Callable[[J], None], idle: Callable[[bool], float | None] | None = None
+        self,
+        name: str,
+        size: int,
+        work: Callable[[J], None],
+        idle: Callable[[bool], float | None],
+        brief: Callable[[J], bool],
     ) -> None:
-        self._name, self._size, self._work, self._idle = name, size, work, idle
+        self._name, self._size, self._work, self._idle, self._brief = name, size, work, idle, brief
         self._jobs: deque[J] = deque()
         self._lock = threading.Lock()
         self._parked: list[Any] = []  # one held lock per sleeping thread, the latest to fall asleep last
         self._threads: set[threading.Thread] = set()
+        self._away: set[threading.Thread] = set()  # awake, but not soon back for more
         self._replaced: set[threading.Thread] = set()
         self._stopping = False
 
@@ -61,8 +68,9 @@ class Crew(Generic[J]):
     def put(self, jobs: Iterable[J], expected_us: int) -> None:
         self._jobs.extend(jobs)
         wanted = min(len(self._jobs), expected_us // SHARE_US + 1)
-        if threading.current_thread() in self._threads:
-            wanted -= 1  # the caller takes the next one itself
+        away = self._away - {threading.current_thread()}  # the caller, if it is one of us, takes the next job itself
+        with self._lock:  # so that nobody parks between being counted and the decision
+            wanted -= len(self._threads) - len(self._parked) - len(away)
         if wanted > 0:
             self._wake(wanted)
 
@@ -76,6 +84,7 @@ class Crew(Generic[J]):
         with self._lock:
             if thread in self._threads and not self._stopping:
                 self._threads.discard(thread)
+                self._away.discard(thread)
                 self._replaced.add(thread)
         self.nudge()
 
@@ -118,7 +127,7 @@ class Crew(Generic[J]):
     def _run(self) -> None:
         sleeper = threading.Lock()
         sleeper.acquire()
-        pop, work, me = self._jobs.popleft, self._work, threading.current_thread()
+        pop, work, brief, away, me = self._jobs.popleft, self._work, self._brief, self._away, threading.current_thread()
         waited = False
         while not self._stopping and me not in self._replaced:
             try:
@@ -127,16 +136,23 @@ class Crew(Generic[J]):
                 waited = self._rest(sleeper, waited)
                 continue
             waited = False
+            if not brief(job):
+                away.add(me)
+                self.nudge()  # the jobs that counted on this thread
             try:
                 work(job)
             except Exception:
                 log.exception("a job of the %s crew failed in a way that it should not", self._name)
+            away.discard(me)
             del job  # nothing of the run is kept alive by a sleeping thread
         self._replaced.discard(me)
 
     def _rest(self, sleeper: Any, waited: bool) -> bool:
         """Sleep until woken, or for as long as `idle` allows; answers whether the time ran out."""
-        seconds = self._idle(waited) if self._idle else None
+        me = threading.current_thread()
+        self._away.add(me)  # it may be about to flush
+        seconds = self._idle(waited)
+        self._away.discard(me)
         if seconds == 0:
             return False
         with self._lock:

@@ -189,3 +189,8 @@ class LiveRun:
         self.first = None
         self.head = self.seen = 0
         self.held.clear()
+
+
+def is_loaded(run: LiveRun) -> bool:
+    """Whether a run can be moved at once, without reading its history."""
+    return run.interpreter is not None or run.first is not None

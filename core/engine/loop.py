@@ -31,7 +31,7 @@ from dalsegno.core.engine.closing import Closing
 from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.live import Activation, LiveRun, is_loaded
 from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
@@ -43,6 +43,9 @@ from dalsegno.core.store import Applied, DueTimer, Refusal, Refused, RunRecord, 
 
 SHORT_US = 500
 """A body expected to take longer than this does not start while writes wait for its thread."""
+
+BRIEF_US = 100
+"""About what an activation takes, when the run is in memory."""
 
 log = logging.getLogger("dalsegno.engine")
 
@@ -97,16 +100,24 @@ class Loop:
                 run = self.live[number] = LiveRun(number)
             run.inputs.append(arrived)
         if run.seize():
-            self._durable().put((run,), UNKNOWN_US)
+            self._queue(run)
 
     def _deliver(self, run: LiveRun, arrived: Input) -> None:
         run.inputs.append(arrived)
         if run.seize():
-            self._durable().put((run,), UNKNOWN_US)
+            self._queue(run)
+
+    def _queue(self, run: LiveRun) -> None:
+        """Have a run advanced; its turn is taken."""
+        self._durable().put((run,), BRIEF_US if is_loaded(run) else UNKNOWN_US)
+
+    def is_brief(self, job: Job) -> bool:
+        """Whether a body is expected to be over soon."""
+        return self.pacing.expected_us(job.name) <= SHORT_US
 
     def work(self, job: Job) -> None:
         """Run a body on this thread, then move its run on: the thread that has the outcome resumes the workflow."""
-        if self.committer.eager and self.pacing.expected_us(job.name) > SHORT_US and self.committer.lead():
+        if self.committer.eager and not self.is_brief(job) and self.committer.lead():
             self._bodies().nudge()  # what that freed is for others: this thread is about to be busy
         if not job.waited_for:
             return  # cancelled before it began
@@ -253,7 +264,7 @@ class Loop:
         run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
         run.forget()
         run.activation = None
-        self._durable().put((run,), UNKNOWN_US)  # the turn is still ours; loading puts the mail first
+        self._queue(run)  # the turn is still ours; loading puts the mail first
 
     def _start(self, run: LiveRun, jobs: list[Job]) -> None:
         """Let bodies start: everything they stand on is durable, or may be repeated."""
@@ -282,7 +293,7 @@ class Loop:
             run.idle_since_us = self.around.clock.steady_us()
             self.idle[run.number] = run
         if run.yield_turn():
-            self._durable().put((run,), UNKNOWN_US)
+            self._queue(run)
 
     def _let_go(self, run: LiveRun) -> None:
         """Forget a run that has ended, is blocked, or is somebody else's. The turn is never given back: what still
@@ -369,7 +380,7 @@ class Loop:
         """Move on the runs that met a store failure."""
         for run in list(self.troubled.values()):
             if self.troubled.pop(run.number, None) is not None:
-                self._durable().put((run,), UNKNOWN_US)
+                self._queue(run)
 
     def put_away(self, runs: Iterable[LiveRun], stubborn: list[Any]) -> int:
         """Drop waiting runs from memory; they cost disk only from then on. Answers how many were put away."""

@@ -21,6 +21,7 @@ from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies
+from dalsegno.core.engine.live import is_loaded
 from dalsegno.core.engine.works import CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.policies import seconds
@@ -62,8 +63,8 @@ class Worker(Works):
             raise BadOption(f"durable={durable}, step_threads={step_threads}: each crew needs a thread")
         self._grace = seconds(grace)
         super().__init__(store, **options)
-        self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle)
-        self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle)
+        self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
+        self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, self.loop.is_brief)
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
