@@ -114,6 +114,7 @@ class Fiber:
                 except StopIteration as stop:
                     return self.finish(True, stop.value)
                 except BaseException as error:
+                    value = None  # the error's frames lead to this one
                     return self.finish(False, failure_of(error))
             starter = starters.get(type(command))
             if starter is None:
@@ -141,7 +142,8 @@ class Fiber:
     def finish(self, ok: bool, value: Any) -> None:
         """The generator has ended."""
         self.done, self.running = True, False
-        self.owner.settle(ok, value)
+        owner, self.owner = self.owner, None  # an error's frames lead here: no cycle is left to collect
+        owner.settle(ok, value)
 
     def cancel(self, reason: str) -> None:
         """Have `Cancelled` raised where the fiber waits. A branch that has not begun never runs."""

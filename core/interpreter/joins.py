@@ -87,6 +87,8 @@ class Join:
             self.site.settle(False, self.cancelled)
         else:
             self.succeed()
+        self.seats = {}  # errors of the losers lead, by their frames, back to here
+        self.failure = self.cancelled = None
 
     def heard(self, seat: Seat) -> None:
         """What the end of a branch means."""
