@@ -228,11 +228,17 @@ class Environment:
             self.raw.reader_check()
 
     def last_transaction(self) -> int:
-        """The number of the last commit, of whichever process."""
-        with self._gate:
-            if self.unusable:
-                raise StoreUnusable(self.unusable)
-            return self.raw.info()["last_txnid"]
+        """The number of the last commit that a reader can see, of whichever process.
+
+        Asked of a transaction, because `info()` counts a commit of another process a moment before readers see it:
+        whoever looked in that moment would find nothing new, and would not look again.
+        """
+        txn = self.enter(False)
+        try:
+            return int(txn.id())
+        finally:
+            txn.abort()
+            self.leave(False)
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the pages in use, and of the map."""
