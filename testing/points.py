@@ -19,7 +19,7 @@ from dalsegno.core.errors import BadOption
 from dalsegno.testing.faults import Body, Call, Mischief
 
 Way = Literal["error-before", "error-after", "crash-before", "crash-after"]
-"""The four ways: nothing was done and it is said; it was done and reported failed; the process dies before, or after."""
+"""Nothing was done, and it is said; it was done, and is reported failed; the process dies before, or after."""
 
 WAYS: tuple[Way, ...] = get_args(Way)
 
@@ -73,7 +73,7 @@ class Pin:
         found = _PIN.fullmatch(words.strip())
         if found is None or found[1] not in WAYS:
             raise BadOption(f"{words!r} names no point; one looks like 'crash-after store.commit #7'")
-        return cls(found[1], found[2], int(found[3]))  # type: ignore[arg-type]
+        return cls(found[1], found[2], int(found[3]))
 
 
 def line_of(pins: Iterable[Pin]) -> str:

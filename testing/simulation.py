@@ -299,17 +299,18 @@ class Simulation(Engine):
             if self.run(lambda: run.ended):
                 return True
         raise TimedOut(
-            f"run {run.id!r} cannot end by itself: it is {run.status.value}, {self._waits_for(run)}, and nothing is "
+            f"run {run.id!r} cannot end by itself: it is {run.status.value}, {self.waits_for(run)}, and nothing is "
             "left to happen. Script what it waits for with simulation.at(…)",
             workflow_id=run.id,
         )
 
-    def _waits_for(self, run: Run[Any]) -> str:
+    def waits_for(self, run: Run[Any]) -> str:
+        """What a run waits for, in words, for an error's message."""
         live = self.works.loop.live.get(run.record.number)
         if live is None or live.interpreter is None:
-            return "out of memory"
+            return "it is in nobody's memory"
         waiting = ", ".join(f"{each.kind} {each.name}".strip() for each in live.interpreter.waiting.values())
-        return f"waits for {waiting or 'nothing'}"
+        return f"it waits for {waiting or 'nothing'}"
 
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool:
         """Awaiting a run drives the simulation, too."""
@@ -322,14 +323,13 @@ class Simulation(Engine):
     def _create(self, prepared: Sequence[tuple[NewRun, RunStarted]]) -> list[Created]:
         if not self._watched:
             return super()._create(prepared)
-        created = self._carefully(partial(super()._create, prepared))
-        return [self._ours(new, made) for (new, _), made in zip(prepared, created, strict=True)]
+        create = super()._create
 
-    def _ours(self, new: NewRun, made: Created) -> Created:
-        """A run that was created at the first try is new to the caller, too, although a second try found it there."""
-        if not made.new and self._store.history(made.record.number, 0, 1) == [new.events[0]]:
-            return attrs.evolve(made, new=True)
-        return made
+        def try_() -> list[Created]:
+            owner = self._around.owner  # another one after each restart
+            return create([(attrs.evolve(new, owner=owner), first) for new, first in prepared])
+
+        return self._carefully(try_)
 
     def send(self, message: Message) -> Sent:
         """Put a message into an inbox; durable when this returns."""

@@ -178,6 +178,8 @@ class Client:
         if created.new:
             return record
         if new.on_conflict == "reject":
+            if self.backend.history(record.number, 0, 1) == [new.events[0]]:
+                return record  # created by this very call, in a try whose outcome was unknown
             raise RunConflict(
                 f"the id {record.workflow_id!r} is taken: run {record.run_id} of {record.workflow!r} is "
                 f"{record.status.value}",

@@ -86,6 +86,10 @@ class Engine(Client):
             if first.deadline_us is not None:
                 self._worker.loop.expect_timer(first.deadline_us)
             self._worker.loop.adopt(made.record, first)
+        elif made.record.active and made.record.owner == self._around.owner:
+            # Ours and with work to do, and perhaps nobody works on it: it was created by an earlier try of this very
+            # write, whose outcome was unknown. Whoever is in memory already takes no harm from it.
+            self._worker.loop.rejoin(made.record)
         pending.done(at, made)
 
     def _create_plain(self, new: NewRun) -> Created:
@@ -119,15 +123,17 @@ class Engine(Client):
         """Wait until the run has ended; false when `timeout` seconds passed first."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            ended = threading.Event()
             record = run.record
-            self._worker.watch(record.number, ended.set)
-            if run.ended:
+            if self.has_ended(record):
                 return True
-            if run.record.number != record.number:
-                continue  # it has continued as new: wait for the newest
-            self._check_open()
+            ended = threading.Event()
+            self._worker.watch(record.number, ended.set)
             try:
+                if run.ended:  # before anybody watched
+                    return True
+                if run.record.number != record.number:
+                    continue  # it has continued as new: wait for the newest
+                self._check_open()
                 if not ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                     return run.ended
             finally:

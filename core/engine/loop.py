@@ -92,6 +92,11 @@ class Loop:
         run.stored_active = record.active
         self._deliver(run, START)
 
+    def rejoin(self, record: RunRecord) -> None:
+        """Take on a run that is this engine's, unless it is in memory."""
+        if record.number not in self.live:
+            self.adopt(record)
+
     def deliver(self, number: int, arrived: Input) -> None:
         """Hand something to a run, which is loaded when its turn comes."""
         with self._registry:  # so that it is not put away between being found and being told

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dalsegno import Checkpoint, Flow, Retry, Terminated, step, workflow
+from dalsegno import Checkpoint, Engine, Flow, Retry, Terminated, step, workflow
+from dalsegno.backends.memory import MemoryBackend
+from dalsegno.core.store import OnConflict
 from dalsegno.testing.faults import Call, Mischief
+from dalsegno.testing.faulty_store import FaultyStore
 from dalsegno.testing.points import Pin, Pinned
 from dalsegno.testing.simulation import Simulation
 
@@ -79,3 +82,39 @@ def test_a_crash_after_a_checkpoint_does_not_lose_the_run(n: int, way: str):
     pins = Pinned([Pin(way, "store.commit", n)])  # type: ignore[arg-type]
     with Simulation([checked], faults=pins) as simulation:
         assert simulation.start(checked).result(timeout=60) == "durable"
+
+
+@workflow
+def at_once() -> Flow[int]:
+    """Does one thing."""
+    return (yield from flaky(0))
+
+
+@pytest.mark.parametrize("on_conflict", ["attach", "reject"])
+def test_a_start_whose_outcome_was_unknown_is_worked_on(on_conflict: OnConflict):
+    """The run is there, and the second try of the same start finds its own run: it is taken on, and is no conflict."""
+    pins = Pinned([Pin("error-after", "store.write", 1)])
+    with Simulation([at_once], fakes={flaky: lambda fails: 5}, faults=pins) as simulation:
+        run = simulation.start(at_once, id="one", on_conflict=on_conflict)
+        assert run.result(timeout=60) == 5
+
+
+def test_a_start_whose_outcome_was_unknown_is_worked_on_by_threads():
+    """The same with an engine that has threads."""
+    pins = Pinned([Pin("error-after", "store.write", 1)])
+    store = FaultyStore(MemoryBackend(), pins)
+    with Engine(store, workflows=[quick]) as engine:
+        assert engine.start(quick, on_conflict="reject").result(timeout=10) == "quick"
+    assert len(pins.struck) == 1
+
+
+@step
+def quickly() -> str:
+    """Takes no time."""
+    return "quick"
+
+
+@workflow
+def quick() -> Flow[str]:
+    """Does one thing that takes no time."""
+    return (yield from quickly())
