@@ -9,7 +9,7 @@ cancelled once in its life, so that what its `finally` blocks yield runs to its 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from dalsegno.core.commands import Command
@@ -19,6 +19,12 @@ from dalsegno.core.interpreter.frames import innermost
 from dalsegno.core.interpreter.machine import Machine, Starter
 
 NOTHING: Any = object()
+
+Drive = tuple[Callable[[Any], Any], Callable[[BaseException], Any]]
+
+watch: Callable[[str, Any], Drive] | None = None
+"""Put here by a determinism guard while it is on: it is told, in the run's own context, the workflow's name and each
+generator before that is driven, and answers the `send` and `throw` to drive it by."""
 
 
 class Fiber:
@@ -52,8 +58,10 @@ class Fiber:
     def __init__(self, machine: Machine, generator: Any, path: str, owner: Any, region: Any) -> None:
         self.machine = machine
         self.generator = generator
-        self.send = generator.send
-        self.throw = generator.throw
+        drive: Drive = (generator.send, generator.throw)
+        if watch is not None:
+            drive = watch(machine.definition.name, generator)
+        self.send, self.throw = drive
         self.path = path
         self.prefix = f"{path}." if path else ""
         self.owner = owner
