@@ -170,6 +170,9 @@ class Loop:
                 act.inputs.append(arrived)
                 self.arrivals.absorb(run, act, arrived)
                 if run.interpreter is not None and run.interpreter.outcome is not None:
+                    if self.closing.has_sent_to_itself(run, act):
+                        act.urgent = True  # this is recorded first; it ends when it has seen what it sent
+                        break
                     self.closing.by_code(run, act)
                     break
         except Ended as ended:
@@ -185,18 +188,22 @@ class Loop:
 
     def _load(self, run: LiveRun, act: Activation) -> bool:
         """Bring a run into memory; false if it is no longer ours to move."""
+        just_created = run.first is not None  # then nobody has written to it before it was ours
         if not self.loader.load(run, act):
             self._let_go(run)
             return False
         act.inputs.append(START)  # so that a refused first transition is thought over again, too
-        if run.record is not None and run.first is None:
+        if not just_created:
             run.inputs.appendleft(MAIL)
         self.requests.settle(run, act)
+        if act.published and not just_created:  # a replay says it all again; what the store has is no news
+            there = self.around.backend.published(run.number)
+            act.published = {key: value for key, value in act.published.items() if there.get(key) != value}
         return True
 
     def _conclude(self, run: LiveRun, act: Activation) -> None:
         """Decide between starting bodies at once and recording first."""
-        if act.empty and (run.stored_active or not act.bodies):
+        if act.empty and run.stored_active == bool(act.bodies or run.running):
             run.activation = None
             self._start(run, act.bodies)
             self.start_ready()

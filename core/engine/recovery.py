@@ -45,19 +45,13 @@ class Loader:
         run.paused = record.status is Status.PAUSED
         if first is None:
             self._look_before_running(run, act, record)
-        if first is not None:
-            interpreter = Interpreter(self._around.workflow(first.workflow), self._around.codec)
-            run.head = 1
-            run.first = None
-            interpreter.replay([first])
-        else:
-            stored = self._around.backend.history(run.number)
-            run.head = len(stored)
-            events = decode_history(stored)
-            started = events[0]
-            assert isinstance(started, RunStarted)
-            interpreter = Interpreter(self._around.workflow(started.workflow), self._around.codec)
-            interpreter.replay(events)
+        events = [first] if first is not None else decode_history(self._around.backend.history(run.number))
+        run.first, run.head = None, len(events)
+        started = events[0]
+        assert isinstance(started, RunStarted)
+        interpreter = Interpreter(self._around.workflow(started.workflow), self._around.codec)
+        # A fork or an import has published nothing yet: it goes through its scopes once, for what they publish.
+        interpreter.replay(events, skip_scopes=not record.restore)
         run.interpreter = interpreter
         if record.status is Status.BLOCKED:
             act.status, act.reason, act.urgent = Status.RUNNING, "", True
