@@ -94,6 +94,12 @@ def pack_tail(record: RunRecord) -> bytes:
     )
 
 
+def tail_with_reason(tail: bytes, reason: str) -> bytes:
+    """The same part with another reason."""
+    *identity, owner, _, tags, parent = _decode(tail)
+    return _encode((*identity, owner, text_for_msgpack(reason), tags, parent))
+
+
 def pack_run_record(record: RunRecord) -> bytes:
     """The body of a run's record."""
     closed = STILL_OPEN if record.closed_at_us is None else record.closed_at_us

@@ -244,8 +244,7 @@ class Batch:
             closed_at_us = STILL_OPEN if t.closed_at_us is None else t.closed_at_us
         tail = value[HEADER.size : -records.CHECKSUM_BYTES]
         if t.reason is not None:
-            before = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES])
-            tail = records.pack_tail(attrs.evolve(before, reason=t.reason))
+            tail = records.tail_with_reason(tail, t.reason)
         new_restore = 0 if t.restored else restore
         head = HEADER.pack(new_code, new_active, new_restore, 0, epoch, generation, created_at_us, closed_at_us)
         body = head + tail
