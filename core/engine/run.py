@@ -130,7 +130,7 @@ class Run(Generic[T]):
                 f"run {self.id!r} has not ended after {limit:g} s; it is {self.status.value} and goes on",
                 workflow_id=self.id,
             )
-        return self.outcome()
+        return self._outcome(self._record)  # as it was when it was found to have ended
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
@@ -152,7 +152,9 @@ class Run(Generic[T]):
 
     def outcome(self) -> T:
         """What `result` returns or raises, for a run that has ended."""
-        record = self.record
+        return self._outcome(self.record)
+
+    def _outcome(self, record: RunRecord) -> T:
         event = self._closing_event(record)
         if isinstance(event, RunCompleted):
             value: T = self._client.codec.decode(event.result)
