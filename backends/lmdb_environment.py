@@ -355,6 +355,7 @@ class Environments:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._locked_for_fork = False
         self._open: dict[tuple[int, int], Environment] = {}
         self._inherited: list[Environment] = []
         self._engine_locks: set[EngineLock] = set()
@@ -407,14 +408,14 @@ class Environments:
                 environment.raw.close()
 
     def _before_fork(self) -> None:
-        self._lock.acquire(timeout=FORK_WAIT)
+        self._locked_for_fork = self._lock.acquire(timeout=FORK_WAIT)
         for environment in self._open.values():
             environment.quiesce()
 
     def _after_fork(self) -> None:
         for environment in self._open.values():
             environment.resume()
-        if self._lock.locked():
+        if self._locked_for_fork:  # otherwise it belongs to a thread that is still opening something
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
