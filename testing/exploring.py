@@ -12,13 +12,14 @@ A simulation is deterministic, so a point is found again by its name and number,
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import random
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Self
 
 from dalsegno.backends.memory import MemoryBackend
@@ -86,8 +87,21 @@ def explore_crashes(
         seed=seed,
         compare=tuple(compare),
     )
-    exploration = Exploration(play, pairs=pairs, budget=budget, processes=processes, progress=progress)
-    return exploration.one(only) if only is not None else exploration.all()
+    with quiet():
+        exploration = Exploration(play, pairs=pairs, budget=budget, processes=processes, progress=progress)
+        return exploration.one(only) if only is not None else exploration.all()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the engine from logging thousands of failures that are its daily bread here."""
+    log = logging.getLogger("dalsegno.engine")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class Bench:

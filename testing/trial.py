@@ -98,7 +98,7 @@ class Play:
         trial.outcome = _outcome(run)
         if not run.ended:
             circles = simulation.pieces > PIECES_MAX
-            trial.problem = "it goes round in circles" if circles else f"it does not end: {simulation.waits_for(run)}"
+            trial.problem = "it goes round in circles" if circles else f"it does not end; {simulation.waits_for(run)}"
             return
         simulation.run(lambda: simulation.pieces > PIECES_MAX)  # what it left behind goes on to its end, too
         trial.state = {key: repr(value) for key, value in run.state.items()}
