@@ -84,6 +84,15 @@ class Closing:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
 
+    @staticmethod
+    def has_sent_to_itself(run: LiveRun, act: Activation) -> bool:
+        """Whether a signal to this very run stands in the way of its end. A continued run finds it in its inbox."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        return not isinstance(interpreter.outcome, Continued) and any(
+            message.kind == "signal" and message.workflow_id == run.workflow_id for message in act.messages
+        )
+
     def by_code(self, run: LiveRun, act: Activation) -> None:
         """The workflow's code has ended: record how."""
         interpreter, record = run.interpreter, run.record
@@ -130,6 +139,7 @@ class Closing:
         now_us = self._around.clock.now_us()
         stored = self._around.backend.history(run.number)
         run.head = len(stored)
+        act.messages = [message for message in act.messages if message.workflow_id != run.workflow_id]
         left = remains(readable([*stored, *act.events]))
         if ended.status is Status.TERMINATED:
             error: Exception = Terminated(f"terminated: {ended.reason}" if ended.reason else "terminated")
