@@ -44,7 +44,7 @@ from dalsegno.core.commands import (
     Uuid,
     Winner,
 )
-from dalsegno.core.definitions import WorkflowDefinition, step, workflow
+from dalsegno.core.definitions import Definition, WorkflowDefinition, step, workflow
 from dalsegno.core.engine.bodies import step_context
 from dalsegno.core.engine.run import Run
 from dalsegno.core.errors import Cancelled, InvalidToken
@@ -108,7 +108,7 @@ class Performance:
 
         self.workflow: WorkflowDefinition[..., Any] = main
         self.part: WorkflowDefinition[..., Any] = part
-        self.workflows = [main, part]
+        self.workflows: list[Definition] = [main, part]
 
     def work(self, op: p.Work) -> Command[Any]:
         """The step of a `Work`."""
@@ -306,7 +306,7 @@ class Player:
     def __init__(
         self,
         performance: Performance,
-        script: p.Script = p.Script(),
+        script: p.Script = p.CALM,
         *,
         seed: int = 0,
         store: Backend | None = None,
@@ -324,9 +324,7 @@ class Player:
     def _open(self) -> Simulation:
         self.lives += 1
         seed = self.seed + 1000 * (self.lives - 1)
-        return Simulation(
-            self.performance.workflows, seed=seed, store=self.store, clock=self.clock, **self._options
-        )
+        return Simulation(self.performance.workflows, seed=seed, store=self.store, clock=self.clock, **self._options)
 
     def crash(self) -> None:
         """Drop the simulation; the next one goes on with what is stored."""
