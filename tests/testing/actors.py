@@ -25,6 +25,7 @@ from dalsegno import (
     step_context,
     workflow,
 )
+from dalsegno.core.definitions import Definition
 
 EFFECTS: Counter[str] = Counter()
 """What step bodies did to the world: how often, by what they did."""
@@ -139,4 +140,4 @@ def race() -> Flow[str]:
     return (yield from Scope(body()))
 
 
-ALL = [chain, fan, correspondence, generations, sender, payment, race]
+ALL: list[Definition] = [chain, fan, correspondence, generations, sender, payment, race]
