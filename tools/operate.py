@@ -7,6 +7,7 @@ Exit codes are in `dalsegno.tools.failures`.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -46,7 +47,7 @@ from dalsegno.tools.options import (
     store_option,
 )
 from dalsegno.tools.stores import open_for_reading, store_url
-from dalsegno.tools.text import clean
+from dalsegno.tools.text import clean, clean_lines
 
 GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
 
@@ -106,6 +107,7 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
 def worker(app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool) -> None:
     """Serve an app."""
     loaded, url = load_app(app), store_url(store, make=True)
+    log_to_stderr()
     stop = threading.Event()
     with (
         stopping_on_signals(stop),
@@ -124,6 +126,20 @@ def worker(app: str, store: str | None, step_threads: int, grace: int, until_don
                 break
         if stop.is_set():
             say(f"stopping: running steps get {grace / 1e6:g} s; Ctrl-C again stops at once", mark="")
+
+
+class SafeFormatter(logging.Formatter):
+    """Log lines in which nothing acts on a terminal, whatever ids and errors they tell of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean_lines(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Let the engine's warnings be seen, unless the app has said where its log goes."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 @contextmanager
@@ -206,9 +222,15 @@ def structured(
     """JSON arguments as the types the workflow's annotations name. Raises `BadOption` for a call that does not fit."""
     try:
         bound = definition.signature.bind(*args, **kwargs)
-        hints = get_type_hints(definition.fn)
-    except (TypeError, NameError) as error:
+    except TypeError as error:
         raise BadOption(f"{definition.name}{definition.signature}: {error}") from None
+    try:
+        hints = get_type_hints(definition.fn)
+    except (NameError, TypeError, AttributeError) as error:
+        say(
+            f"the annotations of {definition.name} cannot be read ({error}), so its arguments stay JSON", mark="warning"
+        )
+        hints = {}
     for name, value in bound.arguments.items():
         hint, kind = hints.get(name, Any), definition.signature.parameters[name].kind
         if kind is kind.VAR_POSITIONAL:

@@ -21,17 +21,11 @@ from dalsegno.core.store import Problem, RunRecord, Status
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.forms import payload_form, run_data
 from dalsegno.tools.text import clean, clock, duration, iso
-from dalsegno.tools.timeline import Mark, Row, Timeline, Unreadable, bar
+from dalsegno.tools.timeline import Row, Timeline, Unreadable
 
 SUMMARY_MAX: Final = 60  # characters of a payload in a table
 SUMMARY_BYTES_MAX: Final = 64 * 1024  # bytes of a payload that is decoded only to be summarised
-COLUMNS: Final = ("#", "time", "since start", "what", "id", "name", "took", "tries")
-GAP: Final = 2  # cells between two columns
-PAYLOAD_MIN: Final = 12
-NAME_MIN: Final = 4
-BAR_MIN, BAR_MAX = 12, 48
 NAME_MAX: Final = 48
-ID_MAX: Final = 24  # of an id or name in a timeline
 
 STATUS_STYLES: Final = {
     Status.RUNNING: "cyan",
@@ -43,7 +37,6 @@ STATUS_STYLES: Final = {
     Status.TERMINATED: "magenta",
     Status.CONTINUED: "dim",
 }
-_MARKS: Final = {Mark.GOOD: "green", Mark.BAD: "red", Mark.WAIT: "yellow", Mark.PLAIN: "cyan"}
 
 
 def table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -157,58 +150,6 @@ def brief(node: object) -> str:
     return f"{name}({', '.join(f'{key}={brief(value)}' for key, value in inside.items())})"
 
 
-def timeline_table(line: Timeline, codec: Codec, unreadable: Unreadable | None = None, width: int = 120) -> Table:
-    """A history as a table of `width` columns, an event a line; its last column is drawn to scale.
-
-    Payloads get what the other columns leave. Where that is nothing to speak of, other columns make room for them, and
-    at last they are left out themselves.
-    """
-    cells = [_cells(row) for row in line.rows]
-    if unreadable is not None:
-        cells.append({"#": Text(str(unreadable.index)), "what": Text("cannot be read", style="bold red")})
-    drawn = max(BAR_MIN, min(BAR_MAX, width // 4))
-    needed = {name: max([len(name), *(cell[name].cell_len for cell in cells if name in cell)]) for name in COLUMNS}
-    for gone in ((), ("time",), ("time", "tries"), ("time", "tries", "took")):
-        shown = [name for name in COLUMNS if name not in gone]
-        left = width - sum(needed[name] + GAP for name in shown) - drawn
-        if left >= PAYLOAD_MIN + GAP or (left >= 0 and len(gone) > 1):
-            break
-    made = table(*shown, right=("#", "since start", "took", "tries"))
-    for column in made.columns:
-        column.no_wrap = True
-    if left < 0:
-        made.columns[shown.index("name")].max_width = max(needed["name"] + left, NAME_MIN)
-    room = left - GAP
-    if room >= PAYLOAD_MIN:
-        made.add_column("payload", no_wrap=True, max_width=room)
-    made.add_column(_axis(line, drawn), no_wrap=True, min_width=drawn)
-    for at, cell in enumerate(cells):
-        row = line.rows[at] if at < len(line.rows) else None
-        made.add_row(
-            *(cell.get(name, "") for name in shown),
-            *([_payload(row, codec, room)] if room >= PAYLOAD_MIN else []),
-            drawn_bar(row, line, drawn) if row else "",
-        )
-    return made
-
-
-def _payload(row: Row | None, codec: Codec, room: int) -> Text:
-    return Text(row_payload(row, codec, room), style="red" if row.is_error else "") if row else Text()
-
-
-def _cells(row: Row) -> dict[str, Text]:
-    return {
-        "#": Text(str(row.index)),
-        "time": Text(clock(row.at_us)[11:]),
-        "since start": Text(f"+{duration(row.since_us)}"),
-        "what": Text(row.what, style=_MARKS[row.mark]),
-        "id": text(row.id, limit=ID_MAX),
-        "name": text(row.name, limit=ID_MAX),
-        "took": Text("" if row.took_us is None else duration(row.took_us)),
-        "tries": Text(str(row.attempt) if row.attempt and row.attempt > 1 else ""),
-    }
-
-
 def row_payload(row: Row, codec: Codec, limit: int = SUMMARY_MAX) -> str:
     """What an event carries, in one line: its payload, or else the facts only its kind has."""
     if row.payload is not None:
@@ -218,21 +159,6 @@ def row_payload(row: Row, codec: Codec, limit: int = SUMMARY_MAX) -> str:
         for name, value in row.facts.items()
     }
     return clean(" ".join(f"{name}={value}" for name, value in shown.items() if name not in ("kind", "change")), limit)
-
-
-def drawn_bar(row: Row, line: Timeline, width: int) -> Text:
-    """When and how long, drawn to scale. A point in time is a dot; what is still open ends in an arrow."""
-    first, cells, is_open = bar(row.began_us, row.ended_us, line, width)
-    if row.ended_us == row.began_us:
-        drawn = "•"
-    else:
-        drawn = "━" * (cells - 1) + ("▸" if is_open else "━")
-    return Text(" " * first + drawn, style=_MARKS[row.mark])
-
-
-def _axis(line: Timeline, width: int) -> Text:
-    end = duration(line.length_us)
-    return Text("0" + end.rjust(width - 1), style="bold")
 
 
 def payload_lines(rows: Iterable[Row], codec: Codec) -> list[Text]:

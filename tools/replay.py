@@ -25,6 +25,7 @@ from dalsegno.tools import reports
 from dalsegno.tools.app import load_app
 from dalsegno.tools.checking import check_runs
 from dalsegno.tools.comparing import compare
+from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.measuring import measure
@@ -34,7 +35,6 @@ from dalsegno.tools.options import (
     app_option,
     busy,
     command_help,
-    console,
     filter_options,
     json_option,
     now_us,
@@ -44,7 +44,7 @@ from dalsegno.tools.options import (
     store_option,
     watched,
 )
-from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data, timeline_table
+from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data
 from dalsegno.tools.stores import all_runs, find_run, open_for_reading, read_run, store_url
 from dalsegno.tools.timeline import timeline
 from dalsegno.tools.transfer import Exported, export_lines, import_runs, read_file, take
@@ -176,8 +176,7 @@ def show_run(
     if json_wanted:
         show_json(timeline_data(record, line, kept.unreadable, published, codec, payloads))
         return
-    columns = console().width
-    show(run_head(record, len(kept.records), published, codec), timeline_table(line, codec, kept.unreadable, columns))
+    show(run_head(record, len(kept.records), published, codec), Drawing(line, codec, kept.unreadable))
     if payloads:
         show(*payload_lines(line.rows, codec))
     if kept.unreadable is not None:

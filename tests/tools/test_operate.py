@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Client, Status
+from dalsegno import Client, Codec, Flow, Sleep, Status, workflow
 from dalsegno.core.store import open_store
 from dalsegno.tools import operate
+from dalsegno.tools.app import App
 from tests.tools import shop
 from tests.tools.conftest import Cli
 
@@ -138,3 +140,21 @@ def test_demo_on_a_small_tree(run_dalsegno: Cli, tmp_path: Path):
     found = json.loads(done.stdout)
     assert found["ok"] is True
     assert found["files"] == 2
+
+
+def test_log_lines_are_safe():
+    """Ids in the engine's log lines cannot act on the terminal."""
+    record = logging.LogRecord("dalsegno.engine", logging.WARNING, "", 0, "run %s is blocked", ("a\x1b[2J#1",), None)
+    assert operate.SafeFormatter("%(message)s").format(record) == "run a\\x1b[2J#1 is blocked"
+
+
+def test_annotations_that_cannot_be_read(capsys: pytest.CaptureFixture[str]):
+    """A workflow whose annotations name what is not there at run time takes JSON as it is, and says so."""
+
+    @workflow
+    def odd(order: Nowhere, *more: Nowhere) -> Flow[None]:  # type: ignore[name-defined]  # noqa: F821
+        yield Sleep(1)
+
+    app = App("odd", {"odd": odd}, {}, Codec())
+    assert operate.structured(app, odd, ({"id": 1}, 2), {}) == (({"id": 1}, 2), {})
+    assert "stay JSON" in capsys.readouterr().err

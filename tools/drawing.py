@@ -1,0 +1,148 @@
+"""A history drawn on a terminal: an event a line, the last column to scale, like a Gantt chart.
+
+    #  since start  what            id  name    took  payload          0                  1.54 s
+    1     +3.59 ms  step completed  1   charge  3 ms  "receipt 7"      ━━
+    2     +1.29 s   timer set       2   sleep                            ━━━━━━━━━━━━━━━━━━━━━━▸
+
+A dot is a point in time, a bar has a length, an arrow has not ended. Payloads get what the other columns leave; on a
+narrow terminal some of those make room. Lines are made of rich's segments rather than put into one of its tables, which
+takes half a millisecond a row: histories of ten thousand events are not rare. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+
+from dalsegno.core.values.codec import Codec
+from dalsegno.tools.render import row_payload
+from dalsegno.tools.text import clean, clock, duration
+from dalsegno.tools.timeline import Mark, Row, Timeline, Unreadable, bar
+
+COLUMNS: Final = ("#", "time", "since start", "what", "id", "name", "took", "tries")
+RIGHT: Final = frozenset({"#", "since start", "took", "tries"})
+SPARED: Final[tuple[tuple[str, ...], ...]] = ((), ("time",), ("time", "tries"), ("time", "tries", "took"))
+"""What is left out, step by step, as a terminal gets narrower."""
+
+GAP: Final = 2  # cells between two columns
+PAYLOAD_MIN: Final = 12
+NAME_MIN: Final = 4
+TEXT_MAX: Final = 24  # of an id or name
+BAR_MIN, BAR_MAX = 12, 48
+
+_MARKS: Final = {
+    Mark.GOOD: Style.parse("green"),
+    Mark.BAD: Style.parse("red"),
+    Mark.WAIT: Style.parse("yellow"),
+    Mark.PLAIN: Style.parse("cyan"),
+}
+_PLAIN, _HEAD, _ALARM = Style.null(), Style.parse("bold"), Style.parse("bold red")
+
+Cell = tuple[str, Style]
+
+
+@attrs.frozen
+class Drawing:
+    """A timeline to be printed; it takes the width of the console it is printed on."""
+
+    line: Timeline
+    codec: Codec
+    unreadable: Unreadable | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        cells = [_cells(row) for row in self.line.rows]
+        if self.unreadable is not None:
+            cells.append({"#": (str(self.unreadable.index), _PLAIN), "what": ("cannot be read", _ALARM)})
+        layout = _Layout.of(cells, width)
+        axis = "0" + duration(self.line.length_us).rjust(layout.bar - 1)
+        head = {name: (name, _HEAD) for name in [*COLUMNS, "payload"]}
+        yield from layout.drawn({**head, "bar": (axis, _HEAD)})
+        yield Segment("─" * min(width, layout.width))
+        yield Segment.line()
+        for row, cell in zip(self.line.rows, cells, strict=False):
+            if layout.payload:
+                cell["payload"] = (row_payload(row, self.codec, layout.payload), _PLAIN if not row.is_error else _ALARM)
+            cell["bar"] = (drawn_bar(row, self.line, layout.bar), _MARKS[row.mark])
+            yield from layout.drawn(cell)
+        for cell in cells[len(self.line.rows) :]:
+            yield from layout.drawn(cell)
+
+
+@attrs.frozen
+class _Layout:
+    """Which columns are shown, and how wide each is. `payload` is 0 where there is no room for one."""
+
+    widths: dict[str, int]
+    payload: int
+    bar: int
+
+    @property
+    def width(self) -> int:
+        """The width of a line."""
+        return sum(self.widths.values()) + GAP * (len(self.widths) - 1)
+
+    @classmethod
+    def of(cls, cells: Sequence[dict[str, Cell]], width: int) -> _Layout:
+        drawn = max(BAR_MIN, min(BAR_MAX, width // 4))
+        needed = {name: max([len(name), *(cell_len(c[name][0]) for c in cells if name in c)]) for name in COLUMNS}
+        left, shown = 0, list(COLUMNS)
+        for spared in SPARED:
+            shown = [name for name in COLUMNS if name not in spared]
+            left = width - sum(needed[name] + GAP for name in shown) - drawn
+            if left >= PAYLOAD_MIN + GAP or (left >= 0 and len(spared) > 1):
+                break
+        widths = {name: needed[name] for name in shown}
+        if left < 0:
+            widths["name"] = max(widths["name"] + left, NAME_MIN)
+        payload = left - GAP if left >= PAYLOAD_MIN + GAP else 0
+        return cls(widths | ({"payload": payload} if payload else {}) | {"bar": drawn}, payload, drawn)
+
+    def drawn(self, cell: dict[str, Cell]) -> Iterator[Segment]:
+        """The segments of one line."""
+        between = ""
+        for name, width in self.widths.items():
+            text, style = cell.get(name, ("", _PLAIN))
+            yield Segment(between + (text if name == "bar" else _fitted(text, width, name in RIGHT)), style)
+            between = " " * GAP
+        yield Segment.line()
+
+
+def _fitted(text: str, width: int, right: bool) -> str:
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + "…"
+    room = " " * (width - length)
+    return room + text if right else text + room
+
+
+def _cells(row: Row) -> dict[str, Cell]:
+    return {
+        "#": (str(row.index), _PLAIN),
+        "time": (clock(row.at_us)[11:], _PLAIN),
+        "since start": (f"+{duration(row.since_us)}", _PLAIN),
+        "what": (row.what, _MARKS[row.mark]),
+        "id": (clean(row.id, TEXT_MAX), _PLAIN),
+        "name": (clean(row.name, TEXT_MAX), _PLAIN),
+        "took": ("" if row.took_us is None else duration(row.took_us), _PLAIN),
+        "tries": (str(row.attempt) if row.attempt and row.attempt > 1 else "", _PLAIN),
+    }
+
+
+def drawn_bar(row: Row, line: Timeline, width: int) -> str:
+    """When and how long, in `width` cells. A point in time is a dot; what is still open ends in an arrow.
+
+    >>> row = Row(index=1, event="", what="", at_us=5, since_us=5, began_us=5, ended_us=None, mark=Mark.WAIT)
+    >>> drawn_bar(row, Timeline(rows=(row,), started_us=0, stopped_us=10), 10)
+    '     ━━━━▸'
+    """
+    first, cells, is_open = bar(row.began_us, row.ended_us, line, width)
+    if row.ended_us == row.began_us:
+        return " " * first + "•"
+    return " " * first + "━" * (cells - 1) + ("▸" if is_open else "━")
