@@ -66,6 +66,8 @@ Exit codes: 0 done, 1 understood and refused (no such run, it has ended, the id 
 2 not understood, 3 the store cannot be used, 4 data cannot be read.
 """
 
+SENT_JSON = 'With --json: {"run": as in `replay ls`, "sent": the name of the command}.'
+
 LOOK_EVERY_S = 0.1
 """How often `worker --until-done` looks whether anything is left."""
 
@@ -305,6 +307,7 @@ reason_option = click.option("--reason", type=Name(), default="", help="Why; it 
     help=command_help(
         "Ask a run to end itself: Cancelled is raised where it waits, and its clean-up runs.",
         "dalsegno cancel order-42 --reason 'the customer called'",
+        SENT_JSON,
     ),
 )
 @click.argument("run", type=RunName())
@@ -321,6 +324,7 @@ def cancel(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
     help=command_help(
         "End a run without asking its code; works for a blocked one too.",
         "dalsegno terminate order-42 --reason 'started by mistake'",
+        SENT_JSON,
     ),
 )
 @click.argument("run", type=RunName())
@@ -337,6 +341,7 @@ def terminate(run: str, reason: str, store: str | None, json_wanted: bool) -> No
     help=command_help(
         "Start nothing new for a run until it is resumed; what runs already is recorded.",
         "dalsegno pause order-42 --reason 'the warehouse is closed'",
+        SENT_JSON,
     ),
 )
 @click.argument("run", type=RunName())
@@ -353,6 +358,7 @@ def pause(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
     help=command_help(
         "Let a paused run go on, or have a blocked one tried again with the code the worker has now.",
         "dalsegno resume order-42",
+        SENT_JSON,
     ),
 )
 @click.argument("run", type=RunName())

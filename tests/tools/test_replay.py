@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dalsegno.core.store import open_store
+from dalsegno.core.store import NewRun, open_store
 from tests.tools.conftest import Cli, everything
 
 APP = "tests.tools.shop"
@@ -275,3 +276,58 @@ def test_as_a_real_process(url: str, tmp_path: Path):
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: no run has the id 'nobody'")
     assert missing.stdout == ""
+
+
+# --- histories that cannot be read to the end ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def half(url: str) -> str:
+    """A store with a run whose third event was written by a later release."""
+    with open_store(url) as store:
+        record = store.find("order-2")
+        assert record is not None
+        events = store.history(record.number)
+        broken = NewRun(
+            workflow_id="half-1",
+            workflow="fulfil",
+            events=(*events[:2], b"\x92\xcd\x27\x0f\x01", *events[2:]),
+            created_at_us=record.created_at_us,
+            digest=record.digest,
+        )
+        store.create([broken])
+    return url
+
+
+def test_half_a_history_is_shown_as_far_as_it_goes(run_replay: Cli, half: str):
+    """What can be read is shown, the first event that cannot is marked, and the reason is told."""
+    result = run_replay("show", "half-1", "--store", half)
+    assert "cannot be read" in result.stdout
+    assert "warning: event 2 cannot be read" in result.stderr
+    found = json.loads(run_replay("show", "half-1", "--store", half, "--json").stdout)
+    assert [event["index"] for event in found["events"]] == [0, 1]
+    assert found["unreadable"]["index"] == 2
+    assert "later release" in found["unreadable"]["why"]
+
+
+def test_half_a_history_elsewhere(run_replay: Cli, half: str, tmp_path: Path):
+    """It is neither fit nor divergence, is compared as far as it goes, found by check, and not exported by half."""
+    assert "1 could not be told" in run_replay("verify", "half-1", "--app", APP, "--store", half, code=2).stdout
+    assert "up to event 2" in run_replay("diff", "half-1", "order-2", "--store", half, code=1).stderr
+    assert "half-1#1" in run_replay("check", "--store", half, code=1).stdout
+    refused = run_replay("export", "half-1", str(tmp_path / "x.jsonl"), "--store", half, code=4)
+    assert "half-1#1 cannot be exported" in refused.stderr
+    assert list(tmp_path.glob(".*")) == list(tmp_path.glob("*.jsonl")) == []
+
+
+def test_export_into_a_pipe(run_replay: Cli, url: str, tmp_path: Path):
+    """What is no file is written to as it is, not replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        run_replay("export", "order-1", str(pipe), "--store", url)
+        assert pipe.is_fifo()
+        assert os.read(reader, 1 << 16).startswith(b'{"dalsegno": "histories"')
+    finally:
+        os.close(reader)
