@@ -1,6 +1,6 @@
 """Two Hypothesis profiles: `desk`, for every run of the suite, and `night`, which looks for hours.
 
-`DALSEGNO_PROFILE=night make test`, or `pytest --hypothesis-profile=night tests/properties`, chooses the second. Either
+`DALSEGNO_PROFILE=night pytest --timeout=0`, or `pytest --hypothesis-profile=night --timeout=0 tests/properties`, chooses the second. Either
 prints, where a property fails, the line that repeats just that example; random seeds that a test uses besides are part
 of its example.
 """
