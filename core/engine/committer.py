@@ -16,6 +16,7 @@ callers of `send` are told.
 
 from __future__ import annotations
 
+import abc
 import logging
 import threading
 from collections import deque
@@ -35,20 +36,39 @@ GATHER_S = 0.000_5
 log = logging.getLogger("dalsegno.engine")
 
 
-class Write:
-    """One thing to record, and who wants to hear of it. `done(answer)` and `failed(error)` are called by the leader,
-    without the lock."""
+class Write(abc.ABC):
+    """One thing to record, and who wants to hear of it: the leader calls `done` or `failed`, without the lock."""
 
-    __slots__ = ("done", "failed", "lazy", "what")
+    __slots__ = ("lazy", "what")
+
+    def __init__(self, what: NewRun | Transition | Message, lazy: bool = False) -> None:
+        self.what, self.lazy = what, lazy
+
+    @abc.abstractmethod
+    def done(self, answer: Any) -> None:
+        """The store has answered."""
+
+    @abc.abstractmethod
+    def failed(self, error: Exception) -> None:
+        """It was not taken."""
+
+
+class Request(Write):
+    """A write that a caller waits for."""
+
+    __slots__ = ("_done", "_failed")
 
     def __init__(
-        self,
-        what: NewRun | Transition | Message,
-        done: Callable[[Any], None],
-        failed: Callable[[Exception], None],
-        lazy: bool = False,
+        self, what: NewRun | Message, done: Callable[[Any], None], failed: Callable[[Exception], None]
     ) -> None:
-        self.what, self.done, self.failed, self.lazy = what, done, failed, lazy
+        super().__init__(what)
+        self._done, self._failed = done, failed
+
+    def done(self, answer: Any) -> None:
+        self._done(answer)
+
+    def failed(self, error: Exception) -> None:
+        self._failed(error)
 
 
 class Committer:

@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.client import Client
-from dalsegno.core.engine.committer import Committer, Write
+from dalsegno.core.engine.committer import Committer, Request
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
@@ -74,7 +74,7 @@ class Engine(Client):
         self._check_open()
         pending = Pending(len(prepared))
         for at, (new, first) in enumerate(prepared):
-            self._worker.committer.submit(Write(new, partial(self._made, pending, at, first), pending.failed))
+            self._worker.committer.submit(Request(new, partial(self._made, pending, at, first), pending.failed))
         return self._answers(pending)
 
     def _answers(self, pending: Pending) -> list[Any]:
@@ -101,7 +101,7 @@ class Engine(Client):
         """Put a message into an inbox; durable when this returns."""
         self._check_open()
         pending = Pending(1)
-        self._worker.committer.submit(Write(message, partial(pending.done, 0), pending.failed))
+        self._worker.committer.submit(Request(message, partial(pending.done, 0), pending.failed))
         sent, number = self._answers(pending)[0]
         if sent is Sent.ACCEPTED:
             self._worker.loop.deliver(number, MAIL)

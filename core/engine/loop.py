@@ -155,7 +155,7 @@ class Loop:
             if not self._absorb(run, act):
                 return
         except StoreError as error:  # also while its end or its block was being written
-            self._trouble(run, error)
+            self.trouble(run, error)
             return
         self._conclude(run, act)
 
@@ -223,18 +223,10 @@ class Loop:
         """Queue the run's transition; the turn stays taken until the store has answered."""
         self.deferred.pop(run.number, None)
         lazy = not (act.bodies or act.checkpoints or act.children or act.messages)
-        transition = act.transition(run)
-        active = transition.active
-        self.committer.submit(
-            Write(
-                transition,
-                lambda verdict: self._committed(run, act, verdict, active),
-                lambda error: self._trouble(run, error),
-                lazy,
-            )
-        )
+        self.committer.submit(Submission(self, run, act, lazy))
 
-    def _committed(self, run: LiveRun, act: Activation, verdict: Applied | Refused, active: bool) -> None:
+    def committed(self, run: LiveRun, act: Activation, verdict: Applied | Refused, active: bool) -> None:
+        """The store has answered the run's transition."""
         if isinstance(verdict, Refused):
             self._refused(run, act, verdict)
             return
@@ -323,7 +315,7 @@ class Loop:
         log.warning("run %s is blocked: %s", run.record.run_id if run.record else run.number, reason)
         self.closing.set_aside(run, act, reason)
 
-    def _trouble(self, run: LiveRun, error: Exception) -> None:
+    def trouble(self, run: LiveRun, error: Exception) -> None:
         """The store failed while this run was being moved: nothing is lost, the tick tries again."""
         log.warning("run %s waits for the store: %s", run.number, error)
         act, run.activation = run.activation, None
@@ -414,3 +406,21 @@ class Loop:
                 stubborn.append(run.interpreter)
             run.interpreter = None
         return count
+
+
+class Submission(Write):
+    """A run's transition on its way to the store. One object, where two callbacks with what they hold would be eight:
+    each would be looked at by the garbage collector, while hundreds of runs wait for one flush."""
+
+    __slots__ = ("_act", "_active", "_loop", "_run")
+
+    def __init__(self, loop: Loop, run: LiveRun, act: Activation, lazy: bool) -> None:
+        transition = act.transition(run)
+        super().__init__(transition, lazy)
+        self._loop, self._run, self._act, self._active = loop, run, act, transition.active
+
+    def done(self, answer: Any) -> None:
+        self._loop.committed(self._run, self._act, answer, self._active)
+
+    def failed(self, error: Exception) -> None:
+        self._loop.trouble(self._run, error)

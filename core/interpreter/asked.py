@@ -112,6 +112,10 @@ class Advance:
     published: dict[str, bytes]
 
 
+NOTHING_NEW = Advance([], [], {})
+"""The most frequent answer, shared."""
+
+
 @attrs.frozen(slots=True)
 class Finished:
     """The workflow returned; `payload` is the encoded value. `unawaited` names spawned tasks that failed unseen."""

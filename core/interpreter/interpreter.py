@@ -42,7 +42,7 @@ import attrs
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import InvalidToken, UseError
 from dalsegno.core.events import CarriedSignal, Event, PatchAdopted, RunStarted, ScopeCompleted, StepCompleted
-from dalsegno.core.interpreter.asked import Advance, RunOutcome, Waiting
+from dalsegno.core.interpreter.asked import NOTHING_NEW, Advance, RunOutcome, Waiting
 from dalsegno.core.interpreter.evict import evict, generators
 from dalsegno.core.interpreter.fold import BESIDE_CODE, fold, is_inside, streak
 from dalsegno.core.interpreter.frames import is_suspended_inside_try
@@ -143,6 +143,8 @@ class Interpreter:
         for but whose end is not recorded. Nothing is issued once there is an outcome."""
         machine = self._machine
         issued, withdrawn, published = machine.issued, machine.withdrawn, machine.published
+        if not (issued or withdrawn or published):
+            return NOTHING_NEW
         if issued:
             machine.issued = []
             open_ = machine.waiting
