@@ -24,7 +24,7 @@ import click
 from dalsegno import Client, Engine, Run
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import BadOption
-from dalsegno.core.store import OnConflict, Status
+from dalsegno.core.store import Backend, OnConflict, Status
 from dalsegno.core.values.codec import Codec
 from dalsegno.examples.demo import run_demo
 from dalsegno.examples.demo_watch import DemoFailed
@@ -70,6 +70,9 @@ SENT_JSON = 'With --json: {"run": as in `replay ls`, "sent": the name of the com
 
 LOOK_EVERY_S = 0.1
 """How often `worker --until-done` looks whether anything is left."""
+
+WAKING = frozenset({"wake", "resume", "terminate"})
+"""Messages that a worker takes in however the run stands."""
 
 
 @click.group(cls=CalmGroup, context_settings=CONTEXT, help=GROUP_HELP)
@@ -124,10 +127,18 @@ def worker(app: str, store: str | None, step_threads: int, grace: int, until_don
             say(f"working on {url} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops", mark="")
         sys.stdout.flush()
         while not stop.wait(LOOK_EVERY_S if until_done else None):
-            if not engine.backend.runs(status=[Status.RUNNING], limit=1):
+            if not left_to_do(engine.backend):
                 break
         if stop.is_set():
             say(f"stopping: running steps get {grace / 1e6:g} s; Ctrl-C again stops at once", mark="")
+
+
+def left_to_do(store: Backend) -> bool:
+    """Whether a run goes on, or will: something was said that wakes even a paused or blocked one."""
+    if store.runs(status=[Status.RUNNING], limit=1):
+        return True
+    numbers = {number for _, number in store.news()}
+    return any(message.kind in WAKING for number in numbers for message in store.inbox(number))
 
 
 class SafeFormatter(logging.Formatter):

@@ -20,7 +20,7 @@ from dalsegno.core.errors import DecodeError
 from dalsegno.core.store import Problem, RunRecord, Status
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.forms import payload_form, run_data
-from dalsegno.tools.text import clean, clock, duration, iso
+from dalsegno.tools.text import clean, clean_lines, clock, duration, iso
 from dalsegno.tools.timeline import Row, Timeline, Unreadable
 
 SUMMARY_MAX: Final = 60  # characters of a payload in a table
@@ -90,7 +90,7 @@ def run_head(record: RunRecord, events: int, published: dict[str, bytes], codec:
     )
     lines: list[RenderableType] = [first]
     if record.reason:
-        lines.append(text(record.reason, "red", None))
+        lines.append(Text(clean_lines(record.reason), style="red"))
     if record.parent:
         lines.append(text(f"child of {record.parent[0]}#{record.parent[1]}", "dim", None))
     if record.tags:
