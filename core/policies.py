@@ -8,7 +8,7 @@ reads a clock or draws a number.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -41,6 +41,11 @@ def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float | Non
 def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value >= 0:
         raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): cannot be less than zero")
+
+
+def _kinds(given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    """Exception types as a tuple. (`converter=tuple` would do, but mypy then takes no types for an argument.)"""
+    return tuple(given)
 
 
 TRANSIENT: tuple[type[BaseException], ...] = (
@@ -85,8 +90,8 @@ class Retry:
     backoff: float = attrs.field(default=2.0)
     maximum: float = attrs.field(default=60.0, converter=seconds, validator=_not_negative)
     jitter: float = attrs.field(default=0.1)
-    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
-    never_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
+    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds)
+    never_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds)
 
     def __attrs_post_init__(self) -> None:
         if self.max_attempts < 1:

@@ -1,8 +1,8 @@
 """Two Hypothesis profiles: `desk`, for every run of the suite, and `night`, which looks for hours.
 
-`DALSEGNO_PROFILE=night pytest --timeout=0`, or `pytest --hypothesis-profile=night --timeout=0 tests/properties`, chooses the second. Either
-prints, where a property fails, the line that repeats just that example; random seeds that a test uses besides are part
-of its example.
+`pytest --timeout=0 --hypothesis-profile=night tests/properties`, or DALSEGNO_PROFILE=night in the environment, chooses
+the second. Either prints, where a property fails, the line that repeats just that example; random seeds that a test
+uses besides are part of its example.
 """
 
 from __future__ import annotations

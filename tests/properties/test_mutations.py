@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from dalsegno.core.errors import HistoryMismatch
-from dalsegno.core.events import CancelRequested, Event, RunCancelled, RunContinued, RunFailed
+from dalsegno.core.events import CancelRequested, Event, RunCancelled, RunContinued, RunFailed, fields
 from dalsegno.core.history import decode_history
 from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.values.codec import Codec
@@ -42,7 +41,7 @@ def told(history: list[Event]) -> list[Any]:
     """A history without what an edit may shift (lines), and without how it failed, which may be said better later."""
     last = history[-1]
     events = history[:-1] if isinstance(last, RunFailed | RunCancelled) else history
-    return [type(last), *(attrs.evolve(each, line=0) if hasattr(each, "line") else each for each in events)]
+    return [type(last), *({**fields(each), "line": 0} for each in events)]
 
 
 @given(sequences(), scripts(comparable=True), st.data())
