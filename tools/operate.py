@@ -7,16 +7,13 @@ Exit codes are in `dalsegno.tools.failures`.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_type_hints
 
 import click
@@ -24,7 +21,7 @@ import click
 from dalsegno import Client, Engine, Run
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import BadOption
-from dalsegno.core.store import Backend, OnConflict, Status
+from dalsegno.core.store import OnConflict
 from dalsegno.core.values.codec import Codec
 from dalsegno.examples.demo import run_demo
 from dalsegno.examples.demo_watch import DemoFailed
@@ -46,8 +43,9 @@ from dalsegno.tools.options import (
     show_json,
     store_option,
 )
+from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
 from dalsegno.tools.stores import open_for_reading, store_url
-from dalsegno.tools.text import clean, clean_lines
+from dalsegno.tools.text import clean
 
 GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
 
@@ -70,9 +68,6 @@ SENT_JSON = 'With --json: {"run": as in `replay ls`, "sent": the name of the com
 
 LOOK_EVERY_S = 0.1
 """How often `worker --until-done` looks whether anything is left."""
-
-WAKING = frozenset({"wake", "resume", "terminate"})
-"""Messages that a worker takes in however the run stands."""
 
 
 @click.group(cls=CalmGroup, context_settings=CONTEXT, help=GROUP_HELP)
@@ -131,47 +126,6 @@ def worker(app: str, store: str | None, step_threads: int, grace: int, until_don
                 break
         if stop.is_set():
             say(f"stopping: running steps get {grace / 1e6:g} s; Ctrl-C again stops at once", mark="")
-
-
-def left_to_do(store: Backend) -> bool:
-    """Whether a run goes on, or will: something was said that wakes even a paused or blocked one."""
-    if store.runs(status=[Status.RUNNING], limit=1):
-        return True
-    numbers = {number for _, number in store.news()}
-    return any(message.kind in WAKING for number in numbers for message in store.inbox(number))
-
-
-class SafeFormatter(logging.Formatter):
-    """Log lines in which nothing acts on a terminal, whatever ids and errors they tell of."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return clean_lines(super().format(record))
-
-
-def log_to_stderr() -> None:
-    """Let the engine's warnings be seen, unless the app has said where its log goes."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-@contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks to stop; the second one is taken as it is meant."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        for one in before:
-            signal.signal(one, before[one])
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 # --- start ---------------------------------------------------------------------------------------------------------

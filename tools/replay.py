@@ -7,28 +7,22 @@ meanwhile. Exit codes are in `dalsegno.tools.failures`.
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from dalsegno.core.errors import BadOption
-from dalsegno.core.store import Backend, RunRecord, open_store
-from dalsegno.core.values.codec import Codec
 from dalsegno.tools import reports
 from dalsegno.tools.app import load_app
 from dalsegno.tools.checking import check_runs
+from dalsegno.tools.choosing import chosen_runs, codec_of, filtered, reading
 from dalsegno.tools.comparing import compare
 from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.measuring import measure
+from dalsegno.tools.moving import export_runs, import_file
 from dalsegno.tools.options import (
     CONTEXT,
     RunName,
@@ -40,14 +34,12 @@ from dalsegno.tools.options import (
     now_us,
     show,
     show_json,
-    statuses,
     store_option,
     watched,
 )
 from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data
-from dalsegno.tools.stores import all_runs, find_run, open_for_reading, read_run, store_url
+from dalsegno.tools.stores import all_runs, find_run, read_run
 from dalsegno.tools.timeline import timeline
-from dalsegno.tools.transfer import Exported, export_lines, import_runs, read_file, take
 from dalsegno.tools.verifying import answer, verify
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
@@ -73,18 +65,6 @@ or could not be told, 3 the store cannot be used, 4 data cannot be read.
 @click.version_option(package_name="dalsegno")
 def main() -> None:
     """The `replay` command."""
-
-
-@contextmanager
-def reading(store: str | None) -> Iterator[Backend]:
-    """The store that is meant, opened to look at."""
-    with open_for_reading(store_url(store)) as opened:
-        yield opened
-
-
-def codec_of(app: str | None) -> Codec:
-    """The codec that an app's payloads are made with; the plain one without an app."""
-    return load_app(app).codec if app else Codec()
 
 
 # --- ls ------------------------------------------------------------------------------------------------------------
@@ -117,27 +97,6 @@ def list_runs(store: str | None, json_wanted: bool, limit: int, **filters: Any) 
         say(f"only the newest {limit} are shown; --limit shows more", mark="")
     elif not shown:
         say("no runs" + (" that fit" if any(filters.values()) else " in this store"), mark="")
-
-
-def filtered(
-    store: Backend,
-    now: int,
-    *,
-    status: Sequence[str] = (),
-    workflow: str | None = None,
-    tags: Sequence[tuple[str, str]] = (),
-    age: int | None = None,
-    since: int | None = None,
-) -> Iterator[RunRecord]:
-    """The runs that the filter options mean."""
-    return all_runs(
-        store,
-        status=statuses(status),
-        workflow=workflow,
-        tags=dict(tags),
-        since_us=None if since is None else now - since,
-        until_us=None if age is None else now - age,
-    )
 
 
 # --- show ----------------------------------------------------------------------------------------------------------
@@ -223,13 +182,6 @@ def verify_runs(
     click.get_current_context().exit(answer(findings))
 
 
-def chosen_runs(store: Backend, names: Sequence[str], **filters: Any) -> list[RunRecord]:
-    """The runs named, or else all that the filters let through."""
-    if names:
-        return [find_run(store, name) for name in names]
-    return list(filtered(store, now_us(), **filters))
-
-
 @main.command(
     "diff",
     help=command_help(
@@ -269,104 +221,8 @@ def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | N
     click.get_current_context().exit(NO if comparison.divergences else 0)
 
 
-# --- export and import ---------------------------------------------------------------------------------------------
-
-
-@main.command(
-    "export",
-    help=command_help(
-        "Write runs, finished or in flight, to a file as JSON lines.",
-        "replay export order-42 order-42.jsonl",
-        "An id means all its runs, id#2 only that one. FILE - is standard output. Payloads are written as they are "
-        "stored, with their meaning beside them: a file may hold what is confidential. The form is described in "
-        "dalsegno.tools.transfer.",
-    ),
-)
-@click.argument("runs", nargs=-1, type=RunName(), metavar="[RUN]...")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
-@click.option("--all", "every", is_flag=True, help="Every run that the filters let through.")
-@app_option(required=False)
-@filter_options
-@store_option
-def export_runs(
-    runs: tuple[str, ...], file: Path, every: bool, app: str | None, store: str | None, **filters: Any
-) -> None:
-    """Write runs to a file."""
-    if bool(runs) == every:
-        raise click.UsageError("name the runs and then a FILE, or say --all FILE")
-    codec = codec_of(app)
-    with reading(store) as opened:
-        chosen = [one for run in runs for one in _generations(opened, run)] or filtered(opened, now_us(), **filters)
-        records = list({record.number: record for record in chosen}.values())
-        taken = (take(opened, record) for record in watched(records[::-1], "exporting"))
-        if str(file) == "-":
-            for line in export_lines(taken, codec, now_us()):
-                sys.stdout.buffer.write(line)
-            return
-        with whole_file(file) as out:
-            out.writelines(export_lines(taken, codec, now_us()))
-    say(f"{len(records)} run{'s' * (len(records) != 1)} exported to {file}", mark="")
-
-
-def _generations(store: Backend, name: str) -> list[RunRecord]:
-    """The run that is named, and, where an id is named, those before it under that id; newest first."""
-    newest = find_run(store, name)
-    earlier = range(newest.generation - 1, 0, -1) if newest.workflow_id == name else ()
-    return [newest, *(found for number in earlier if (found := store.find(newest.workflow_id, number)) is not None)]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when it is whole, and not at all otherwise; only its owner may read it.
-
-    What is no file (a device, a pipe) is written to as it is.
-    """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        with target.open("wb") as out:
-            yield out
-        return
-    if not target.parent.is_dir():
-        raise BadOption(f"{path} cannot be written: there is no folder {target.parent}")
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-@main.command(
-    "import",
-    help=command_help(
-        "Put exported runs into a store; the whole file is verified before anything is written.",
-        "replay import order-42.jsonl --store lmdb:./orders",
-        "A run that was in flight goes on when an engine next works on the store; what it left open (timers, children) "
-        "is set up anew then. The store is made if it is not there. With --json: "
-        '{"imported": [run ids], "skipped": [run ids]}.',
-    ),
-)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--skip-existing", is_flag=True, help="Leave out runs whose id is taken, instead of importing nothing.")
-@store_option
-@json_option
-def import_file(file: Path, skip_existing: bool, store: str | None, json_wanted: bool) -> None:
-    """Put exported runs into a store."""
-    runs: list[Exported] = read_file(file, lambda lines: watched(lines, "verifying"))
-    with open_store(store_url(store, make=True)) as opened, busy("importing"):
-        done = import_runs(opened, runs, now_us(), skip=skip_existing)
-    imported = [one.run_id for one in done]
-    skipped = [one.run_id for one in runs if one.run_id not in set(imported)]
-    if json_wanted:
-        show_json({"imported": imported, "skipped": skipped})
-        return
-    left_out = f", {len(skipped)} left out because their ids are taken" if skipped else ""
-    say(f"{len(imported)} run{'s' * (len(imported) != 1)} imported{left_out}", mark="")
-
+main.add_command(export_runs)
+main.add_command(import_file)
 
 # --- stats and check -----------------------------------------------------------------------------------------------
 

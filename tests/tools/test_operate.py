@@ -16,6 +16,7 @@ from dalsegno import Client, Codec, Flow, Sleep, Status, workflow
 from dalsegno.core.store import open_store
 from dalsegno.tools import operate
 from dalsegno.tools.app import App
+from dalsegno.tools.serving import SafeFormatter
 from tests.tools import shop
 from tests.tools.conftest import Cli
 
@@ -145,7 +146,7 @@ def test_demo_on_a_small_tree(run_dalsegno: Cli, tmp_path: Path):
 def test_log_lines_are_safe():
     """Ids in the engine's log lines cannot act on the terminal."""
     record = logging.LogRecord("dalsegno.engine", logging.WARNING, "", 0, "run %s is blocked", ("a\x1b[2J#1",), None)
-    assert operate.SafeFormatter("%(message)s").format(record) == "run a\\x1b[2J#1 is blocked"
+    assert SafeFormatter("%(message)s").format(record) == "run a\\x1b[2J#1 is blocked"
 
 
 def test_annotations_that_cannot_be_read(capsys: pytest.CaptureFixture[str]):
