@@ -70,3 +70,8 @@ def both(first: int, second: int) -> Flow[str]:
     one = yield from quick(first)
     other = yield from quick(second)
     return one + other
+
+
+@workflow
+def deliver(number: int) -> Flow[str]:
+    return (yield from fulfil.options(id=f"order-{number}")(Order(number)))

@@ -157,7 +157,7 @@ def test_replay_refuses(command: list[str], code: int, says: str, run_replay: Cl
         (["start", "fulfil", '{"id": 1, "colour": "red"}', "--app", APP], 4, "colour"),
         (["start", "fulfil", '{"id": 1}', "--kw", "gift", "--app", APP], 2, "key=value"),
         (["start", "fulfil", '{"id": 1}', "--kw", "gift=maybe", "--app", APP], 2, "is not JSON"),
-        (["start", "fulfill", '{"id": 1}', "--app", APP], 1, "it has both, fulfil"),
+        (["start", "fulfill", '{"id": 1}', "--app", APP], 1, "it has both, deliver, fulfil"),
         (["start", "nap", "--id", "a\0b"], 2, "cannot be a workflow id"),
         (["start", "nap", "--id", ""], 2, "cannot be a workflow id"),
         (["start", "nap", "--id", "x" * 5000], 2, "cannot be a workflow id"),

@@ -83,7 +83,7 @@ def test_a_worker_takes_what_was_said(run_dalsegno: Cli, url: str):
     run_dalsegno("cancel", "nap-1", "--store", url)
     run_dalsegno("terminate", "order-3", "--reason", "tidy", "--store", url)
     begun = run_dalsegno("worker", "--app", APP, "--store", url, "--until-done", "--json")
-    assert json.loads(begun.stdout)["workflows"] == ["both", "fulfil", "nap", "quick", "stocktaking"]
+    assert json.loads(begun.stdout)["workflows"] == ["both", "deliver", "fulfil", "nap", "quick", "stocktaking"]
     with open_store(url) as store:
         stand = {record.workflow_id: record.status for record in store.runs()}
     assert stand["nap-1"] is Status.CANCELLED

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from dalsegno import Engine, collect
 from dalsegno.core.store import Status, open_store
+from tests.tools import shop
 from tests.tools.conftest import Cli
 
 TODAY = "tests.tools.shop"
@@ -53,3 +56,20 @@ def test_pause_and_resume(run_replay: Cli, run_dalsegno: Cli, url: str):
     assert "RunPaused" in events
     assert "RunResumed" in events
     run_replay("verify", "order-3", "--app", TODAY, "--store", url)
+
+
+def test_a_family_moves(run_replay: Cli, run_dalsegno: Cli, tmp_path: Path):
+    """A parent and the child it waits for are moved to another store in flight, and finish there together."""
+    here, there, file = f"lmdb:{tmp_path}/here", f"lmdb:{tmp_path}/there", str(tmp_path / "family.jsonl")
+    with Engine(here, workflows=collect(shop)) as engine:
+        engine.start(shop.deliver, 5, id="delivery-5")
+        while engine.backend.find("order-5") is None or engine.get("order-5").state.get("stage") != "waiting":
+            pass
+    run_replay("export", "--all", file, "--store", here)
+    run_replay("import", file, "--store", there)
+    run_dalsegno("signal", "order-5", "approval", '{"granted": true}', "--store", there)
+    run_dalsegno("worker", "--app", TODAY, "--store", there, "--until-done")
+    assert status(there, "delivery-5") is Status.COMPLETED
+    assert status(there, "order-5") is Status.COMPLETED
+    run_replay("verify", "--all", "--app", TODAY, "--store", there)
+    run_replay("check", "--store", there)
