@@ -195,10 +195,9 @@ class Loop:
         act.inputs.append(START)  # so that a refused first transition is thought over again, too
         if not just_created:
             run.inputs.appendleft(MAIL)
-        self.requests.settle(run, act)
-        if act.published and not just_created:  # a replay says it all again; what the store has is no news
-            there = self.around.backend.published(run.number)
-            act.published = {key: value for key, value in act.published.items() if there.get(key) != value}
+        assert run.record is not None
+        # With more than its first event, something was recorded: and published, except by a fork or an import.
+        self.requests.settle(run, act, replayed=run.head > 1 and not run.record.restore)
         return True
 
     def _conclude(self, run: LiveRun, act: Activation) -> None:

@@ -51,14 +51,19 @@ class Requests:
             "patched": self._patched,
         }
 
-    def settle(self, run: LiveRun, act: Activation) -> None:
-        """Answer what is newly asked until the run waits for the outside, or has ended."""
+    def settle(self, run: LiveRun, act: Activation, *, replayed: bool = False) -> None:
+        """Answer what is newly asked until the run waits for the outside, or has ended.
+
+        `replayed`: what was published so far went to the store with the events that led to it. A replay would say it
+        again, but not what it passes over inside scopes, and so might put back an older value.
+        """
         interpreter = run.interpreter
         assert interpreter is not None
         while True:
             advance = interpreter.take()
-            if advance.published:
+            if advance.published and not replayed:
                 act.published.update(advance.published)
+            replayed = False
             if not advance.issued and not advance.withdrawn:
                 return
             for waiting in advance.withdrawn:
