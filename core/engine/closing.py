@@ -13,7 +13,7 @@ import attrs
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
-from dalsegno.core.errors import DecodeError, Terminated, TimedOut
+from dalsegno.core.errors import DecodeError, StoreDamaged, Terminated, TimedOut
 from dalsegno.core.events import (
     ChildCompleted,
     ChildFailed,
@@ -35,7 +35,7 @@ from dalsegno.core.events import (
 )
 from dalsegno.core.history import decode_event, encode_event
 from dalsegno.core.interpreter import CancelledOut, Continued, Finished, Raised
-from dalsegno.core.store import Message, Status
+from dalsegno.core.store import Backend, Message, Status
 
 
 @attrs.define
@@ -76,6 +76,21 @@ def readable(stored: Iterable[bytes]) -> Iterator[Event]:
             yield decode_event(data)
         except DecodeError:
             continue
+
+
+def undamaged(backend: Backend, run: int) -> tuple[int, list[bytes]]:
+    """How long a history is, and the records in it that carry their checksums: a damaged one may be why it is read."""
+    try:
+        stored = backend.history(run)
+        return len(stored), stored
+    except StoreDamaged:
+        head, stored = backend.head(run), []
+    for at in range(head):
+        try:
+            stored += backend.history(run, at, 1)
+        except StoreDamaged:
+            continue
+    return head, stored
 
 
 class Closing:
@@ -137,8 +152,7 @@ class Closing:
     def by_force(self, run: LiveRun, act: Activation, ended: Ended) -> None:
         """The run is ended from outside its code, which need not even be known here."""
         now_us = self._around.clock.now_us()
-        stored = self._around.backend.history(run.number)
-        run.head = len(stored)
+        run.head, stored = undamaged(self._around.backend, run.number)
         act.messages = [message for message in act.messages if message.workflow_id != run.workflow_id]
         left = remains(readable([*stored, *act.events]))
         if ended.status is Status.TERMINATED:
@@ -157,8 +171,7 @@ class Closing:
     def set_aside(self, run: LiveRun, act: Activation, reason: str) -> None:
         """The run cannot go on with this code: record that and why, and what has happened so far. Its timers leave the
         store until it is mended, so that they do not knock in vain."""
-        stored = self._around.backend.history(run.number)
-        run.head = len(stored)
+        run.head, stored = undamaged(self._around.backend, run.number)
         act.bodies.clear()
         act.checkpoints.clear()
         act.status, act.reason, act.urgent = Status.BLOCKED, reason, True

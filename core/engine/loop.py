@@ -37,7 +37,7 @@ from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.timeouts import Timeouts
-from dalsegno.core.errors import DecodeError, StoreError, WorkflowError
+from dalsegno.core.errors import DecodeError, StoreDamaged, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
 from dalsegno.core.store import Applied, DueTimer, Refusal, Refused, RunRecord, Status
 
@@ -178,6 +178,10 @@ class Loop:
         except Ended as ended:
             self.closing.by_force(run, act, ended)
         except (WorkflowError, DecodeError) as error:
+            self._block(run, act, str(error))
+        except StoreDamaged as error:
+            if vars(error).get("run") != run.number:
+                raise  # not of this run's own
             self._block(run, act, str(error))
         except StoreError:
             raise

@@ -13,7 +13,7 @@ from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, Sl
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings, child_id
-from dalsegno.core.errors import RunConflict, SendFailed, StepOutcomeUnknown
+from dalsegno.core.errors import RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged
 from dalsegno.core.events import (
     ChildNotStarted,
     ChildStarted,
@@ -207,10 +207,14 @@ class Requests:
         assert isinstance(command, Send)
         act.urgent = True
         place = (waiting.id, waiting.name, waiting.digest, waiting.line)
-        target = self._around.backend.find(command.workflow_id)
+        target, stands = None, "there is no run of that id"
+        try:
+            target = self._around.backend.find(command.workflow_id)
+        except StoreDamaged as damage:
+            stands = str(damage)
         here = any(child.workflow_id == command.workflow_id for child in act.children)
         if not here and (target is None or not target.status.open):
-            stands = "there is no run of that id" if target is None else f"it has ended ({target.status.value})"
+            stands = stands if target is None else f"it has ended ({target.status.value})"
             error = SendFailed(
                 f"signal {command.signal!r} cannot be sent to {command.workflow_id!r}: {stands}",
                 workflow_id=command.workflow_id,
