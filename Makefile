@@ -7,7 +7,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all torture mutants check format bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,12 @@ test: $(VENV)/installed  ## the whole suite
 
 test-all:  ## the whole suite on every CPython from 3.11 up that is found
 	@.ci/test-all
+
+torture: $(VENV)/installed  ## real workers under kills, full disks and failing system calls, for minutes
+	TORTURE_ROUNDS=$${TORTURE_ROUNDS:-80} $(BIN)/pytest -q -s tests/torture
+
+mutants: $(VENV)/installed  ## plant each known bug in a copy of the tree, and see the tests find it
+	$(BIN)/python -m tests.mutants
 
 check: $(VENV)/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
