@@ -72,6 +72,10 @@ class Batch:
         self._counters[key] = value + 1
         return value + 1
 
+    def _raise(self, key: bytes, least: int) -> None:
+        """Have a counter go on from `least`, if it is not beyond that."""
+        self._counters[key] = max(least, self._next(key) - 1)
+
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def record(self, run: int) -> RunRecord | None:
@@ -113,7 +117,7 @@ class Batch:
         """Create a run, or answer the one that has its id."""
         found = self.find(new.workflow_id)
         if found is None:
-            return Created(self._create(new, layout.FIRST_GENERATION), True)
+            return Created(self._create(new, new.generation or layout.FIRST_GENERATION), True)
         if found.status.open or new.on_conflict != "restart_closed":
             return Created(found, False)
         return Created(self._create(new, found.generation + 1), True)
@@ -129,6 +133,8 @@ class Batch:
         id_key = layout.id_key(new.workflow_id, generation)
         put(id_key, seal(id_key, run))
         self._append(run, 0, new.events)
+        if new.messages_above:
+            self._raise(layout.NEXT_SEQ_KEY, new.messages_above)
         for deadline_us, key in new.timers:
             self._set_timer(run, deadline_us, key)
         for name, value in new.published.items():

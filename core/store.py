@@ -100,6 +100,9 @@ class NewRun:
     `owner`: the engine that creates it and works on it at once; "" leaves it to whoever claims it (the store then
     announces it as news). `digest` is that of workflow name and arguments, to tell a repeated start from a conflict.
     `restore`: the open timers and children of the prefix have to be set up anew by whoever first activates it.
+
+    Two more for imported runs: `generation` is what the first run of this id is to be called (None: 1), and the store
+    gives messages only numbers beyond `messages_above`, because the history names messages by their numbers.
     """
 
     workflow_id: str
@@ -116,6 +119,8 @@ class NewRun:
     status: Status = Status.RUNNING
     closed_at_us: int | None = None
     published: Mapping[str, bytes] = attrs.field(factory=dict)
+    generation: int | None = None
+    messages_above: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import RunConflict
-from dalsegno.core.events import ScopeCompleted
+from dalsegno.core.events import Event, RunStarted
 from dalsegno.core.history import encode_event
 from dalsegno.core.store import Backend, Message, NewRun, Status, StoredMessage
 from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_file, read_lines, take
@@ -45,7 +45,6 @@ def import_runs(store: Backend, runs: Sequence[Exported], now_us: int, *, skip: 
         (one for one in runs if one.run.workflow_id not in taken), key=lambda one: (one.run.generation, one.run_id)
     )
     _generations_can_be_kept(wanted)
-    _can_be_told_apart(wanted)
     messages = [_message(one, message) for one in wanted if one.run.status.open for message in one.messages]
     created, _, _ = store.write([_new_run(one) for one in wanted], (), messages, now_us)
     lost = [one.run_id for one, answer in zip(wanted, created, strict=True) if not answer.new]
@@ -55,29 +54,23 @@ def import_runs(store: Backend, runs: Sequence[Exported], now_us: int, *, skip: 
 
 
 def _generations_can_be_kept(runs: Sequence[Exported]) -> None:
-    """A store numbers the runs of an id from 1 as it creates them, and a history says which one it is."""
+    """A store numbers the runs of an id as it creates them, one after another, and a history says which one it is."""
     last: dict[str, int] = {}
     for one in runs:
         id, generation = one.run.workflow_id, one.run.generation
-        if generation != last.get(id, 0) + 1:
+        if id in last and generation != last[id] + 1:
             raise BadHistoryFile(
-                f"{one.run_id} cannot be imported without {id}#{last.get(id, 0) + 1} before it: "
-                f"export all of them with `replay export {id} FILE`. Nothing was imported.",
+                f"{one.run_id} cannot be imported right after {id}#{last[id]}: the runs between are missing. "
+                f"Export all of them with `replay export {id} FILE`. Nothing was imported.",
                 why="generations",
             )
         last[id] = generation
 
 
-def _can_be_told_apart(runs: Sequence[Exported]) -> None:
-    """A store numbers messages as it takes them in, from 1. A scope that is over names the messages it received by
-    their numbers, so one still to come here could be taken for one that came long ago elsewhere, and be lost."""
-    for one in runs:
-        if one.run.status.open and any(isinstance(event, ScopeCompleted) and event.consumed for event in one.events):
-            raise BadHistoryFile(
-                f"{one.run_id} cannot be moved while it is open: a Scope in it has received signals, and their numbers "
-                "belong to the store it comes from. Let it end or continue as new there. Nothing was imported.",
-                why="scope",
-            )
+def _last_message(events: Sequence[Event]) -> int:
+    """The highest number of a message in a history; those still to come must not be taken for one of these."""
+    carried = [signal.seq for event in events if isinstance(event, RunStarted) for signal in event.carried]
+    return max([getattr(event, "seq", 0) for event in events] + carried, default=0)
 
 
 def into_memory(path: Path) -> Backend:
@@ -104,6 +97,8 @@ def _new_run(one: Exported) -> NewRun:
         status=status,
         closed_at_us=run.closed_at_us,
         published=one.published,
+        generation=run.generation,
+        messages_above=_last_message(one.events),
     )
 
 
