@@ -54,7 +54,7 @@ def prove(stage: Stage, client: Client) -> Figures:
     broken = [str(violation) for violation in check_store(client.backend)]
     broken += _executed(reader.entries, histories)
     broken += _delivered(stage, client, histories)
-    broken += _results(stage, client)
+    broken += wrong_results(stage, client)
     assert not broken, "\n".join([f"{len(broken)} promises are broken:", *broken])
     begun = Counter((entry.key, entry.attempt) for entry in reader.entries)
     return Figures(
@@ -125,7 +125,7 @@ def _delivered(
             yield f"{target}: tried {letters.tried}, of which {letters.acknowledged} were ever acknowledged"
 
 
-def _results(stage: Stage, client: Client) -> Iterator[str]:
+def wrong_results(stage: Stage, client: Client) -> Iterator[str]:
     """Every run ended as it had to."""
     for id, expected in stage.expected.items():
         got = _result(client.get(id))
