@@ -18,6 +18,7 @@ from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.text import storable, storable_tags
 from dalsegno.core.errors import BadOption, InvalidToken, RunConflict, RunNotFound
 from dalsegno.core.events import RunStarted
 from dalsegno.core.history import decode_event, encode_event
@@ -156,7 +157,8 @@ class Client:
         if on_conflict not in ("attach", "reject", "restart_closed"):
             raise BadOption(f"on_conflict={on_conflict!r}: one of 'attach', 'reject', 'restart_closed'")
         name = workflow if isinstance(workflow, str) else workflow.name
-        chosen = f"{name}-{self._around.entropy(6).hex()}" if id is None else id
+        storable(name, "a workflow's name")
+        chosen = f"{name}-{self._around.entropy(6).hex()}" if id is None else storable(id, "a workflow id")
         generation = 1
         if on_conflict == "restart_closed":
             there = self.backend.find(chosen)
@@ -167,7 +169,7 @@ class Client:
             workflow,
             self.codec.encode_call(args, kwargs),
             owner=self._around.owner,
-            tags=tags,
+            tags=storable_tags(tags),
             on_conflict=on_conflict,
             generation=generation,
         )

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
+from dalsegno.core.engine.text import storable
 from dalsegno.core.errors import (
     BadOption,
     InternalError,
@@ -196,25 +197,23 @@ class Run(Generic[T]):
         `dedup`: a second signal with the same key is not delivered again, also after the run has closed. Raises
         `RunClosed` when the run has ended, `EncodeError` for a payload that cannot be stored.
         """
-        if not isinstance(name, str) or not name:
-            raise BadOption(f"signal({name!r}): the first argument is the signal's name")
-        self._say("signal", name, self._client.codec.encode(payload), dedup)
+        self._say("signal", named(name), self._client.codec.encode(payload), dedup)
 
     def signal_json(self, name: str, payload: Any = None, *, dedup: str | None = None) -> None:
         """The same with plain JSON data, which the `Receive` turns into the type it asks for."""
-        self._say("signal", name, self._client.codec.from_json(payload), dedup)
+        self._say("signal", named(name), self._client.codec.from_json(payload), dedup)
 
     def cancel(self, reason: str = "") -> None:
         """Ask the run to end itself: `Cancelled` is raised where it waits, and its clean-up runs."""
-        self._say("cancel", payload=reason.encode())
+        self._say("cancel", payload=storable(reason, "a reason").encode())
 
     def terminate(self, reason: str = "") -> None:
         """End the run without asking its code; works for a blocked run, too."""
-        self._say("terminate", payload=reason.encode())
+        self._say("terminate", payload=storable(reason, "a reason").encode())
 
     def pause(self, reason: str = "") -> None:
         """Start nothing new for this run until `resume`; what runs already is recorded."""
-        self._say("pause", payload=reason.encode())
+        self._say("pause", payload=storable(reason, "a reason").encode())
 
     def resume(self) -> None:
         """Let a paused run go on, or have a blocked one tried again with the code the engine has now."""
@@ -229,6 +228,8 @@ class Run(Generic[T]):
         return self._client.fork(self, at, id)
 
     def _say(self, kind: MessageKind, name: str = "", payload: bytes = b"", dedup: str | None = None) -> None:
+        if dedup is not None:
+            storable(dedup, "a dedup key")
         sent = self._client.send(Message(workflow_id=self.id, kind=kind, name=name, payload=payload, dedup=dedup))
         if sent is Sent.NOT_FOUND:
             raise RunNotFound(f"there is no run {self.id!r}", workflow_id=self.id)
@@ -239,3 +240,10 @@ class Run(Generic[T]):
                 workflow_id=self.id,
                 status=status,
             )
+
+
+def named(name: str) -> str:
+    """A signal's name, if it is one. Raises `BadOption`."""
+    if not name:
+        raise BadOption("a signal has a name: run.signal(name, payload)")
+    return storable(name, "a signal's name")
