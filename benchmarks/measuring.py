@@ -38,7 +38,15 @@ def probe(function: Probe) -> Probe:
 def call(name: str, folder: Path, size: int) -> Figures:
     """Run a probe in a new process. Raises `subprocess.CalledProcessError` when it fails; it has said why."""
     command = [sys.executable, "-m", "benchmarks.probe", name, str(folder), str(size)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=PROBE_TIMEOUT_S)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=keeping_bytecode(folder.parents[1]),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=PROBE_TIMEOUT_S,
+    )
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -156,6 +164,13 @@ def measure(
                 shutil.rmtree(place)
     for row in scenario.rows:
         yield Result(scenario, row, [f[row.figure] for f in measured], [f[row.figure] for f in yardstick])
+
+
+def keeping_bytecode(folder: Path) -> dict[str, str]:
+    """An environment in which modules are compiled once and kept under `folder`: an installed package has its bytecode
+    beside it, and without it the compiler would be measured."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
 # --- small instruments ---------------------------------------------------------------------------------------------
