@@ -102,6 +102,8 @@ class Environment:
                 map_size = max(map_size // 2, least)
             except lmdb.Error as error:
                 raise cannot_open(self.folder, error) from error
+            except OSError as error:  # it makes the folder itself, where it may
+                raise StoreUnusable(f"{self.folder} cannot be created: {error.strerror}") from error
             else:
                 raw.reader_check()
                 self.map_size = raw.info()["map_size"]
