@@ -5,7 +5,6 @@ the same object from one thread, in an order of its own choosing.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -79,7 +78,7 @@ class Works:
             codec=codec or Codec(),
             clock=clock or SystemClock(),
             entropy=entropy,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{entropy(4).hex()}",
+            owner=f"{os.uname().nodename}:{os.getpid()}:{entropy(4).hex()}",
             workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
             checkpoint=checkpoint or CheckpointPolicy(),
         )
