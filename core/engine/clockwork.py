@@ -5,13 +5,13 @@ a simulator whenever its clock has moved.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.committer import Committer
-from dalsegno.core.engine.live import LiveRun
+from dalsegno.core.engine.live import STUBBORN, LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.suspects import Suspects
 from dalsegno.core.store import Status
 
 TICK_S = 0.05
@@ -31,7 +31,7 @@ class Clockwork:
     ) -> None:
         self._around, self._loop, self._committer = around, loop, committer
         self._put_away_after_us, self._live_max = round(put_away_after * 1e6), live_max
-        self._stubborn: list[Any] = []  # generators that would not be put away: kept, so that nothing runs in them
+        self.suspects = Suspects(around, loop)
         self._news_seen = 0
         self._changes: object = None
 
@@ -39,7 +39,7 @@ class Clockwork:
         """Claim every run with work to do, and try the blocked ones, for which the code may have been mended."""
         backend, after = self._around.backend, 0
         while numbers := backend.active(after):
-            for record in backend.claim(numbers, self._around.owner):
+            for record in backend.claim(self.suspects.hold_back(numbers), self._around.owner):
                 self._loop.adopt(record)
             after = numbers[-1]
         before: int | None = None
@@ -60,6 +60,8 @@ class Clockwork:
         self._read_news()
         loop.fire_timers()
         loop.expire_attempts()
+        if self.suspects:
+            self.suspects.try_next()
         if loop.deferred:
             loop.flush_old()
         if loop.idle:
@@ -97,4 +99,4 @@ class Clockwork:
                 break  # the rest has been idle for a shorter time
             chosen.append(run)
         if chosen:
-            self._loop.put_away(chosen, self._stubborn)
+            self._loop.put_away(chosen, STUBBORN)

@@ -14,8 +14,18 @@ from typing import Any
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.events import Event, RunStarted
 from dalsegno.core.history import encode_event
-from dalsegno.core.interpreter import Interpreter, Waiting
+from dalsegno.core.interpreter import Continued, Interpreter, Waiting
 from dalsegno.core.store import Message, NewRun, RunRecord, Status, Transition
+
+STUBBORN: list[Interpreter] = []
+"""Interpreters whose code would not be put away. They live as long as the process: if they were collected, Python would
+run that code's clean-up, which is no business of a run that goes on elsewhere or has ended."""
+
+
+def put_away(interpreter: Interpreter) -> None:
+    """Let go of an interpreter without running any clean-up of the workflow's."""
+    if not interpreter.evict():
+        STUBBORN.append(interpreter)
 
 
 class Activation:
@@ -183,9 +193,15 @@ class LiveRun:
         self.activation.events.append(encode_event(event))
         self.interpreter.apply(event)
 
+    def drop_code(self) -> None:
+        """Have no interpreter any more."""
+        interpreter, self.interpreter = self.interpreter, None
+        if interpreter is not None and (interpreter.outcome is None or isinstance(interpreter.outcome, Continued)):
+            put_away(interpreter)  # otherwise all of its code has ended
+
     def forget(self) -> None:
         """Drop the interpreter; the history is the truth, and is read again when needed."""
-        self.interpreter = None
+        self.drop_code()
         self.first = None
         self.head = self.seen = 0
         self.held.clear()

@@ -311,7 +311,7 @@ class Loop:
         self.idle.pop(run.number, None)
         self.deferred.pop(run.number, None)
         run.activation = None
-        run.interpreter = None
+        run.drop_code()
 
     def _block(self, run: LiveRun, act: Activation, reason: str) -> None:
         """Record that the run cannot go on with this code, and why; what has happened so far is kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dalsegno.core.commands import StartChild
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.live import Activation, LiveRun, put_away
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
 from dalsegno.core.errors import WorkflowError
 from dalsegno.core.events import RunStarted
@@ -51,7 +51,11 @@ class Loader:
         assert isinstance(started, RunStarted)
         interpreter = Interpreter(self._around.workflow(started.workflow), self._around.codec)
         # A fork or an import has published nothing yet: it goes through its scopes once, for what they publish.
-        interpreter.replay(events, skip_scopes=not record.restore)
+        try:
+            interpreter.replay(events, skip_scopes=not record.restore)
+        except BaseException:
+            put_away(interpreter)
+            raise
         run.interpreter = interpreter
         if record.status is Status.BLOCKED:
             act.status, act.reason, act.urgent = Status.RUNNING, "", True

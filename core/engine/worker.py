@@ -141,8 +141,7 @@ class Worker(Works):
             log.warning("closing: the store refused the last writes: %s", error)
         self.committer.stalled = StoreError("the engine is closed")  # what a dropped body still says goes nowhere
         for run in list(self.loop.live.values()):
-            if run.interpreter is not None:
-                run.interpreter.evict()
+            run.drop_code()
 
     # --- the clockwork's thread ------------------------------------------------------------------------------------
 
