@@ -10,7 +10,6 @@ such an order shows itself by differing between draws: `expected` answers only w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Generator
 from typing import Any
 
@@ -34,7 +33,7 @@ from dalsegno.testing.reference_world import (
 
 Flow = Generator[Any, Any, Any]
 
-ORDERS = 12
+ORDERS = 15
 """So many draws have to agree."""
 
 
@@ -57,7 +56,7 @@ def expected(program: p.Program, script: p.Script = p.CALM) -> Expected | None:
 
 def run_reference(program: p.Program, script: p.Script = p.CALM, *, order: int = 0) -> Expected:
     """What comes of a program when chance decides in this way."""
-    world = World(random.Random(order))
+    world = World(order)
     main = world.start(lambda run: _rounds(run, program.main, ()))
     for stimulus in script.stimuli:
         world.live(lambda: _newest(main).ending is not None, until=stimulus.at)

@@ -13,6 +13,9 @@ import attrs
 
 CANCELLED = "Cancelled"
 
+HABITS = ("first", "last", "any")
+"""What is mostly taken of all that may come next: what came first, what came last, or anything."""
+
 
 class Trouble(Exception):
     """An error, by the text a program's result shows of it."""
@@ -34,12 +37,12 @@ class Ending:
 class World:
     """Time, and everything that may happen at this moment in any order."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, order: int) -> None:
         self.now = 0.0
         self.runs: list[Run] = []
-        self._chance = chance
-        self._habit = chance.choice(["any", "first", "last", "any"])
-        self._next: list[tuple[Run | None, Callable[[], None]]] = []
+        self._chance = random.Random(order)
+        self._habit = HABITS[order % len(HABITS)]
+        self._next: list[tuple[Run, Callable[[], None]]] = []
         self._alarms: list[tuple[float, int, Run, Callable[[], None]]] = []
         self._count = itertools.count()
 
@@ -61,21 +64,24 @@ class World:
     def live(self, enough: Callable[[], bool] = lambda: False, until: float | None = None) -> None:
         """Let everything happen that happens by itself."""
         while not enough():
+            self._ring()
             if self._next:
                 run, what = self._next.pop(self._drawn())
-                if run is None or run.ending is None:
+                if run.ending is None:
                     what()
-                    if run is not None:
-                        run.settle()
+                    run.settle()
                 continue
             if not self._alarms or (until is not None and self._alarms[0][0] > until):
                 break
             self.now = self._alarms[0][0]
-            while self._alarms and self._alarms[0][0] == self.now:
-                _, _, run, what = heapq.heappop(self._alarms)
-                self.soon(run, what)
         if until is not None and not enough():
             self.now = until
+
+    def _ring(self) -> None:
+        """Let every alarm that is due be one of the things that may come next."""
+        while self._alarms and self._alarms[0][0] <= self.now:
+            _, _, run, what = heapq.heappop(self._alarms)
+            self.soon(run, what)
 
     def _drawn(self) -> int:
         if self._habit == "any" or self._chance.random() < 0.2:
