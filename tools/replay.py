@@ -21,6 +21,7 @@ from dalsegno.tools.comparing import compare
 from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
+from dalsegno.tools.lint.command import lint
 from dalsegno.tools.measuring import measure
 from dalsegno.tools.moving import export_runs, import_file
 from dalsegno.tools.options import (
@@ -279,6 +280,9 @@ def check_store(store: str | None, json_wanted: bool) -> None:
     else:
         say(f"{len(records)} runs: every checksum is right and everything fits together", mark="")
     click.get_current_context().exit(NO if problems else 0)
+
+
+main.add_command(lint)
 
 
 if __name__ == "__main__":
