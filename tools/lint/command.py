@@ -13,16 +13,16 @@ from dalsegno.tools.options import command_help, json_option, show, show_json
 HELP = command_help(
     "Find nondeterminism in workflow code, with line, reason and remedy.",
     "replay lint src/shop",
-    "TARGET is a file, a folder, or a module's name; nothing is imported or run. A finding is excused by a comment with "
-    "a reason: # dalsegno: ignore[clock] the reason. Exit code 0: nothing found; 1: something found; 2: something could "
-    'not be read. With --json: {"files", "workflows", "findings": [{"rule", "file", "line", "column", "workflow", '
-    '"what", "why", "instead"}], "excused": [as findings, with "reason"], "unreadable": [{"file", "why"}]}.',
+    "TARGET is a file, a folder, or a module's name; nothing is imported or run. A finding is excused by a comment "
+    "with a reason: # dalsegno: ignore[clock] the reason. Exit code 0: nothing found; 1: something found; 2: something "
+    'could not be read. With --json: {"files", "workflows", "findings": [{"rule", "file", "line", "column", '
+    '"workflow", "what", "why", "instead"}], "excused": [the same with "reason"], "unreadable": [{"file", "why"}]}.',
 )
 
 
 @click.command("lint", help=HELP)
 @click.argument("targets", nargs=-1, metavar="TARGET…")
-@click.option("--rule", "rules", multiple=True, type=click.Choice(list(RULES)), help="Only this rule; may be repeated.")
+@click.option("--rule", "rules", multiple=True, metavar="RULE", type=click.Choice(list(RULES)), help="Only this rule.")
 @click.option("--rules", "explain", is_flag=True, help="List the rules instead.")
 @click.option("--sarif", "sarif_wanted", is_flag=True, help="Print SARIF 2.1.0, which code hosts and editors read.")
 @json_option

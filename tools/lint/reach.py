@@ -20,8 +20,8 @@ DRIVEN = (ast.YieldFrom, ast.Await, ast.Yield)
 
 @attrs.frozen(eq=False)
 class Code:
-    """A function that runs inside a workflow. `yields`: what it yields goes to the interpreter. `shielded`: it runs only
-    where no cancellation reaches it."""
+    """A function that runs inside a workflow. `yields`: what it yields goes to the interpreter. `shielded`: no
+    cancellation reaches it."""
 
     function: Function
     workflow: str

@@ -273,5 +273,10 @@ class Files:
                 continue
             if source is not None:
                 bound = source.scope.bound.get(name)
-                return self.function(bound, source, hops - 1) if isinstance(bound, str) else bound
+                if isinstance(bound, str):
+                    return self.function(bound, source, hops - 1)
+                if bound is None and source.scope.aliases.get(name) is not None:
+                    meant = source.meaning(ast.Name(name, ast.Load()), source.scope, hops - 1)
+                    return meant if isinstance(meant, Function) else None
+                return bound
         return None
