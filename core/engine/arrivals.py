@@ -77,6 +77,8 @@ class Arrivals:
             waiting = interpreter.waiting.get(arrived.id)
             if waiting is not None and waiting.kind == "checkpoint":
                 act.urgent = True
+                if waiting.id in act.checkpoints:
+                    act.checkpoints.remove(waiting.id)  # asked for again by a replay: it is answered already
                 self._fold(run, act, CheckpointTaken(self._now(), waiting.id, waiting.line))
         else:
             self._requests.settle(run, act)

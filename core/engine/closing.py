@@ -154,6 +154,9 @@ class Closing:
         now_us = self._around.clock.now_us()
         run.head, stored = undamaged(self._around.backend, run.number)
         act.messages = [message for message in act.messages if message.workflow_id != run.workflow_id]
+        while rest := self._around.backend.inbox(run.number, run.seen):  # nobody will ask for these any more
+            act.consumed.extend(message.seq for message in rest)
+            run.seen = rest[-1].seq
         left = remains(readable([*stored, *act.events]))
         if ended.status is Status.TERMINATED:
             error: Exception = Terminated(f"terminated: {ended.reason}" if ended.reason else "terminated")

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from dalsegno.testing.programs import Block, Op, Program, Work
+from dalsegno.testing.programs import Ask, Block, Op, Program, Work
 
 NEW = Work("new", 0)
 
@@ -37,7 +37,7 @@ def _blocks(block: Block) -> Iterator[Block]:
 
 
 def _ops(op: Op) -> Iterator[Op]:
-    for field in attrs.fields(type(op)):
+    for field in attrs.fields(type(op)) if not isinstance(op, Ask) else ():  # what it answers is said outside
         if field.name not in KEPT:
             edited = _branches if field.name == "branches" else _values
             for value in edited(getattr(op, field.name)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalsegno.core.store import Status
 from dalsegno.testing.playing import Performance, Player
 from dalsegno.testing.programs import Program, Script, programs, scripts
 from dalsegno.testing.reference import expected
@@ -15,19 +17,27 @@ from tests.properties.test_reference import shown
 
 SEEDS = st.integers(0, 2**16)
 
-
-@given(programs(), scripts(), SEEDS)
-def test_a_cold_engine_writes_the_same_histories(program: Program, script: Script, seed: int):
-    """With every activation a replay, the histories are those of an engine that keeps its runs, byte for byte."""
-    warm, cold = Performance(program), Performance(program)
-    assert Player(cold, script, seed=seed, cold=True).play() == Player(warm, script, seed=seed).play()
-    assert cold.ledger.ran == warm.ledger.ran
+WAYS: list[dict[str, Any]] = [{"cold": True}, {"live_max": 0}, {"put_away_after": 0}]
+"""With every activation a replay; with all idle runs put away at each tick; with those that have been idle at all."""
 
 
-@pytest.mark.parametrize("options", [{"live_max": 0}, {"put_away_after": 0}], ids=str)
+@pytest.mark.parametrize("options", WAYS, ids=str)
 @given(programs(comparable=True), scripts(comparable=True), SEEDS)
 def test_runs_put_away_come_back_as_they_were(options: dict[str, Any], program: Program, script: Script, seed: int):
-    """Whenever the clockwork puts runs away, programs end as they should."""
+    """Whenever its code leaves memory, a program ends as it should."""
     said = expected(program, script)
     if said is not None:
         assert shown(Player(Performance(program), script, seed=seed, **options).play()) == said
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+@given(programs(), scripts(), SEEDS)
+def test_no_body_runs_twice_because_code_left_memory(
+    options: dict[str, Any], program: Program, script: Script, seed: int
+):
+    """Whatever a program does, putting it away blocks none of its runs and repeats no attempt of a step."""
+    player = Player(Performance(program), script, seed=seed, **options)
+    player.play()
+    assert not [run for run in player.store.runs() if run.status.open or run.status is Status.BLOCKED]
+    times = Counter((body.key, body.attempt) for body in player.performance.ledger.ran)
+    assert max(times.values(), default=1) == 1
