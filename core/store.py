@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -390,22 +391,36 @@ class Backend(abc.ABC):
         """Read everything, verify every checksum and the invariants between records."""
 
 
+OWN_STORES = {"memory": "dalsegno.backends.memory:MemoryBackend", "lmdb": "dalsegno.backends.lmdb:LmdbBackend"}
+"""The entry points of this very package, known without asking what is installed: that takes 10 ms, a fifth of what a
+history of 10,000 steps takes to be read and replayed."""
+
+
 def open_store(url: str, **options: Any) -> Backend:
     """Open the store a URL names: `memory:`, `lmdb:PATH`, or any scheme an installed package registers.
 
     Raises `BadOption` for an unknown scheme, `StoreUnusable` for what cannot be opened. Opening one kind of store
     never imports the driver of another.
     """
-    from importlib.metadata import entry_points
-
     scheme, colon, location = url.partition(":")
     if not colon:
         raise BadOption(f"{url!r} is not a store URL: write 'lmdb:{url}' for a folder on this machine, or 'memory:'")
-    found = {point.name: point for point in entry_points(group="dalsegno.backends")}
-    if scheme not in found:
-        raise BadOption(f"no store is registered for {scheme!r} (known here: {', '.join(sorted(found)) or 'none'})")
-    backend = found[scheme].load()
+    if scheme in OWN_STORES:
+        module, _, name = OWN_STORES[scheme].partition(":")
+        backend = getattr(importlib.import_module(module), name)
+    else:
+        backend = _installed_store(scheme)
     if not issubclass(backend, Backend):
         raise StoreUnusable(f"the entry point for {scheme!r} names {backend!r}, which is not a Backend")
     opened: Backend = backend.open(location, **options)
     return opened
+
+
+def _installed_store(scheme: str) -> Any:
+    from importlib.metadata import entry_points
+
+    found = {point.name: point for point in entry_points(group="dalsegno.backends")}
+    if scheme not in found:
+        known = ", ".join(sorted({*found, *OWN_STORES}))
+        raise BadOption(f"no store is registered for {scheme!r} (known here: {known})")
+    return found[scheme].load()
