@@ -1,9 +1,9 @@
 """Suspects: after a second death, the runs that were at work each time are begun one at a time.
 
 A process that was killed does not say by whom. Each claim of a run that was active when its engine died counts one
-death for it, and after `DEATHS_MAX` of them it is set aside. If all that was active were claimed at once every time, one
-killer would take with it whoever got nothing done before it struck. So those that were there at two deaths and have
-recorded nothing since are held back and claimed singly; the next death then counts for one of them only.
+death for it, and after `DEATHS_MAX` of them it is set aside. If all that was active were claimed at once every time,
+one killer would take with it whoever got nothing done before it struck. So those that were there at two deaths and
+have recorded nothing since are held back and claimed singly; the next death then counts for one of them only.
 """
 
 from __future__ import annotations

@@ -234,7 +234,15 @@ class TestG3:
             assert run.result() == [*range(7), 1]
 
         explore_crashes(
-            collector, [], store=new_store, script=script, check=check, pairs=20, compare=("outcome",), progress=False
+            collector,
+            [],
+            store=new_store,
+            script=script,
+            check=check,
+            pairs=20,
+            compare=("outcome",),
+            budget=6,
+            progress=False,
         )
 
     def test_dedup_keys_hold_after_close(self, new_store: Opener):
@@ -368,7 +376,7 @@ class TestG7:
         def check(run: Any) -> None:
             assert run.result()[:2] == ["fetch 0", "fetch 1"]
 
-        budget = 20.0
+        budget = 6.0
         report = explore_crashes(actors.fan, 2, store=new_store, check=check, pairs=20, budget=budget, progress=False)
         assert report.complete or report.seconds >= budget
 
