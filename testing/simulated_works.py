@@ -105,6 +105,7 @@ class SimulatedWorks(Works):
         super().__init__(store, **options)
         self.store, self.stage, self.agenda = store, stage, Agenda()
         self.pieces = 0
+        self.tick_failed = False
         self.durable = self._runs = Queue[LiveRun]()
         self.steps = self._bodies = Queue[Job]()
 
@@ -233,10 +234,11 @@ class SimulatedWorks(Works):
 
     def tick(self) -> None:
         """What the clockwork's thread does, once."""
+        self.tick_failed = False
         try:
             self.clockwork.tick()
         except StoreError:
-            pass  # the worker's clockwork logs it and looks again with the next tick
+            self.tick_failed = True  # the worker's clockwork logs it and looks again with the next tick
 
     def waits_us(self) -> Iterable[int]:
         """How long it is, from now, until the things that happen by themselves in this process."""
@@ -248,6 +250,11 @@ class SimulatedWorks(Works):
         for run in loop.deferred.values():
             if run.activation is not None:
                 yield run.activation.since_us + round(self.around.checkpoint.every * 1e6) - steady_us
+
+    @property
+    def ticks_again(self) -> bool:
+        """Whether the next tick has something to look at that no moment is known for."""
+        return self.tick_failed or self.store.late or bool(self.clockwork.suspects)
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

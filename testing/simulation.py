@@ -250,7 +250,7 @@ class Simulation(Engine):
         if deadline_us is not None:
             waits.append(deadline_us - clock.now_us())
         troubled = works.committer.stalled is not None or bool(works.loop.troubled)
-        if troubled or works.store.late or works.clockwork.suspects:
+        if troubled or works.ticks_again:
             waits.append(round(TICK_S * 1e6))
         if not waits:
             return False

@@ -81,7 +81,6 @@ class Clockwork:
         changes = backend.changes()
         if changes == self._changes:
             return
-        self._changes = changes
         while news := backend.news(self._news_seen):
             for number in dict.fromkeys(run for _, run in news):
                 self._loop.deliver(number, MAIL)
@@ -89,6 +88,7 @@ class Clockwork:
         deadline_us = backend.next_deadline_us()
         if deadline_us is not None:
             self._loop.expect_timer(deadline_us)
+        self._changes = changes  # not before: if the store fails in between, the next tick reads it again
 
     def _put_away(self) -> None:
         now_us, idle = self._around.clock.steady_us(), self._loop.idle

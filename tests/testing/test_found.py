@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from dalsegno import Checkpoint, Engine, Flow, Retry, Terminated, step, workflow
+from dalsegno import Checkpoint, Client, Engine, Flow, Receive, Retry, Status, Terminated, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.store import OnConflict
 from dalsegno.testing.faults import Call, Mischief
@@ -118,3 +120,23 @@ def quickly() -> str:
 def quick() -> Flow[str]:
     """Does one thing that takes no time."""
     return (yield from quickly())
+
+
+@workflow
+def waits_long() -> Flow[str]:
+    """Waits for a word, for a month at most."""
+    return (yield from Receive("word", str, timeout=timedelta(days=30)))
+
+
+@pytest.mark.parametrize("method", ["news", "next_deadline_us"])
+def test_news_that_could_not_be_read_is_read_with_the_next_tick(method: str):
+    """A message from another process is not overlooked because the store failed as it was being looked for."""
+    store = MemoryBackend()
+    with Simulation([waits_long], store=store, faults=Failing(method, 10**9)) as simulation:
+        run = simulation.start(waits_long, id="run")
+        simulation.run(timeout=60)
+        assert isinstance(simulation.faults, Failing)
+        simulation.faults.left = 1
+        Client(store).get("run").signal("word", "hello")
+        simulation.run(timeout=60)
+        assert run.status is Status.COMPLETED
