@@ -67,8 +67,10 @@ class Crew(Generic[J]):
 
     def put(self, jobs: Iterable[J], expected_us: int) -> None:
         self._jobs.extend(jobs)
-        wanted = min(len(self._jobs), expected_us // SHARE_US + 1)
-        away = self._away - {threading.current_thread()}  # the caller, if it is one of us, takes the next job itself
+        wanted, me = min(len(self._jobs), expected_us // SHARE_US + 1), threading.current_thread()
+        if wanted == 1 and me in self._threads:
+            return  # the caller takes it itself: the common case of a run alone
+        away = self._away - {me}
         with self._lock:  # so that nobody parks between being counted and the decision
             wanted -= len(self._threads) - len(self._parked) - len(away)
         if wanted > 0:
