@@ -249,7 +249,7 @@ class SimulatedWorks(Works):
             yield loop.timeouts.next_us - steady_us
         for run in loop.deferred.values():
             if run.activation is not None:
-                yield run.activation.since_us + round(self.around.checkpoint.every * 1e6) - steady_us
+                yield run.activation.since_us + loop.pacing.limit_us(run) - steady_us
 
     @property
     def ticks_again(self) -> bool:

@@ -377,7 +377,7 @@ class Loop:
         now_us = self.around.clock.steady_us()
         for run in list(self.deferred.values()):
             act = run.activation
-            if act is not None and (everything or self.pacing.is_old(act, now_us)) and run.seize():
+            if act is not None and (everything or self.pacing.is_old(run, act, now_us)) and run.seize():
                 if run.activation is act:
                     self.submit(run, act)
                 else:

@@ -44,7 +44,7 @@ class Pacing:
             return False
         if not act.bodies and not run.running:
             return False  # the run comes to rest: nothing would be saved by waiting
-        if act.since_us and self._policy.measured and self.is_old(act, self._clock.steady_us(), run):
+        if act.since_us and self._policy.measured and self.is_old(run, act, self._clock.steady_us()):
             return False
         mean = self._mean_us
         longest = self._policy.long_step * 1e6
@@ -52,18 +52,21 @@ class Pacing:
             b.options.idempotent and not b.options.long and mean.get(b.name, 0) < longest for b in act.bodies
         ) and all(job.options.idempotent for job in run.running.values())
 
-    def is_old(self, act: Activation, now_us: int, run: LiveRun | None = None) -> bool:
+    def is_old(self, run: LiveRun, act: Activation, now_us: int) -> bool:
         """Whether results have waited as long as the policy lets them."""
-        waited = (now_us - act.since_us) / 1e6
+        return now_us - act.since_us >= self.limit_us(run)
+
+    def limit_us(self, run: LiveRun) -> int:
+        """How long results of a run may wait."""
         limit = self._policy.every
         if self._policy.measured:
             limit = min(limit, self.optimum_s(run))
-        return waited >= limit
+        return round(limit * 1e6)
 
-    def optimum_s(self, run: LiveRun | None) -> float:
+    def optimum_s(self, run: LiveRun) -> float:
         """The Young/Daly interval for a run, in seconds."""
         mtbf = LEAST_MTBF_S
-        if run is not None and run.record is not None and run.interpreter is not None:
+        if run.record is not None and run.interpreter is not None:
             age = (run.interpreter.now_us - run.record.created_at_us) / 1e6
             mtbf = max(mtbf, age / (run.record.deaths + 1))
         return math.sqrt(2 * self._committer.cost_us / 1e6 * mtbf)

@@ -1,0 +1,302 @@
+"""What one can say to a run: cancel, terminate, pause, resume, fork."""
+
+from __future__ import annotations
+
+import pytest
+
+from dalsegno import (
+    All,
+    BadOption,
+    Cancelled,
+    Flow,
+    Receive,
+    Retry,
+    RunClosed,
+    Shield,
+    Sleep,
+    Status,
+    Terminated,
+    TimedOut,
+    step,
+    step_context,
+    workflow,
+)
+from dalsegno.core.events import CancelRequested, RunPaused, RunResumed, RunStarted, StepCompleted, TimerFired
+from dalsegno.testing.simulation import Simulation
+
+
+def test_cancelling_raises_where_the_run_waits_and_its_clean_up_runs_to_its_end():
+    """`Cancelled` carries the reason; what `finally` yields is carried out, waits included; the run is CANCELLED."""
+    done: list[tuple[str, float]] = []
+
+    @step
+    def tidy(what: str) -> None:
+        done.append((what, simulation.elapsed))
+
+    @workflow
+    def wait() -> Flow[None]:
+        try:
+            yield Receive("never")
+        finally:
+            yield tidy("first")
+            yield Sleep(100)
+            yield tidy("second")
+
+    with Simulation([wait]) as simulation:
+        run = simulation.start(wait)
+        simulation.at(10, lambda: run.cancel("not needed"))
+        simulation.at(20, lambda: run.cancel("not needed, I said"))
+        with pytest.raises(Cancelled, match="not needed"):
+            run.result()
+        assert run.status is Status.CANCELLED
+        assert run.error is not None
+        assert (run.error.type, run.error.message) == ("dalsegno.core.errors:Cancelled", "not needed")
+        assert done == [("first", 10), ("second", 110)]
+        assert sum(isinstance(e, CancelRequested) for e in run.history()) == 1
+
+
+def test_a_cancelled_run_may_still_complete():
+    """A workflow that catches `Cancelled` and returns has completed."""
+
+    @workflow
+    def stubborn() -> Flow[str]:
+        try:
+            yield Sleep(1000)
+        except Cancelled as error:
+            return f"stopped: {error}"
+        return "slept"
+
+    with Simulation([stubborn]) as simulation:
+        run = simulation.start(stubborn)
+        simulation.at(10, lambda: run.cancel("late"))
+        assert run.result() == "stopped: late"
+        assert run.status is Status.COMPLETED
+        assert simulation.elapsed == 10
+
+
+def test_cancelling_reaches_a_step_that_waits_for_its_next_attempt():
+    """During a back-off the step is given up at once, and no further attempt is made."""
+    attempts: list[int] = []
+
+    @step(retry=Retry(initial=1000, maximum=1000, jitter=0))
+    def flaky() -> None:
+        attempts.append(step_context().attempt)
+        raise ConnectionError
+
+    @workflow
+    def insist() -> Flow[None]:
+        yield flaky()
+
+    with Simulation([insist]) as simulation:
+        run = simulation.start(insist)
+        simulation.at(10, run.cancel)
+        with pytest.raises(Cancelled):
+            run.result()
+        assert simulation.elapsed == 10
+        simulation.run()
+        assert attempts == [1]
+        assert simulation.backend.next_deadline_us() is None
+
+
+def test_a_shielded_branch_is_not_cancelled():
+    """What runs in a `Shield` ends as it would have; `Cancelled` is raised after it."""
+    done: list[str] = []
+
+    @step
+    def note(what: str) -> None:
+        done.append(what)
+
+    @workflow
+    def careful() -> Flow[None]:
+        def inside() -> Flow[None]:
+            yield Sleep(100)
+            yield note("inside")
+
+        yield Shield(inside())
+        yield note("after")
+
+    with Simulation([careful]) as simulation:
+        run = simulation.start(careful)
+        simulation.at(10, run.cancel)
+        with pytest.raises(Cancelled):
+            run.result()
+        assert done == ["inside"]
+        assert simulation.elapsed == 100
+
+
+def test_terminating_asks_no_code():
+    """A terminated run ends at once, without clean-up, and `result` says why."""
+    done: list[str] = []
+
+    @step
+    def tidy() -> None:
+        done.append("tidied")
+
+    @workflow
+    def wait() -> Flow[None]:
+        try:
+            yield All(Receive("never"), Sleep(1000))
+        finally:
+            yield tidy()
+
+    with Simulation([wait]) as simulation:
+        run = simulation.start(wait)
+        simulation.at(10, lambda: run.terminate("enough"))
+        with pytest.raises(Terminated, match="enough") as caught:
+            run.result()
+        assert caught.value.reason == "enough"
+        assert (run.status, simulation.elapsed, done) == (Status.TERMINATED, 10, [])
+        assert simulation.backend.next_deadline_us() is None
+
+
+def test_a_parent_and_its_child_are_terminated_at_once():
+    """Both end, although the news of the child's end waits in the parent's inbox behind the word to end."""
+
+    @workflow
+    def child() -> Flow[None]:
+        yield Receive("never")
+
+    @workflow
+    def parent() -> Flow[None]:
+        yield child()
+
+    with Simulation([parent, child]) as simulation:
+        run = simulation.start(parent)
+        simulation.run()
+        for each in simulation.runs():
+            each.terminate()
+        simulation.run()
+        assert {each.status for each in simulation.runs()} == {Status.TERMINATED}
+        assert run.status is Status.TERMINATED
+
+
+def test_a_closed_run_takes_no_more_words():
+    """Every word to a run that has ended is `RunClosed`, with the status it has."""
+
+    @workflow
+    def brief() -> Flow[int]:
+        yield Sleep(1)
+        return 1
+
+    with Simulation([brief]) as simulation:
+        run = simulation.start(brief)
+        assert run.result() == 1
+        for say in (lambda: run.signal("x"), run.cancel, run.terminate, run.pause, run.resume):
+            with pytest.raises(RunClosed) as caught:
+                say()
+            assert caught.value.status is Status.COMPLETED
+        with pytest.raises(BadOption):
+            run.signal("")
+
+
+def test_a_paused_run_starts_nothing_new_until_it_is_resumed():
+    """What runs is recorded, timers fire and signals arrive, but the next step begins only after `resume`."""
+    done: list[tuple[str, float]] = []
+
+    @step
+    def work(what: str) -> None:
+        done.append((what, simulation.elapsed))
+
+    @workflow
+    def busy() -> Flow[str]:
+        yield work("first")
+        yield Sleep(30)
+        yield work("second")
+        return (yield from Receive("word", str))
+
+    with Simulation([busy]) as simulation:
+        simulation.takes(work, 10)
+        run = simulation.start(busy)
+        simulation.at(5, lambda: run.pause("for lunch"))
+        simulation.at(6, run.pause)
+        simulation.at(50, lambda: run.signal("word", "go"))
+        simulation.at(60, simulation.restart)
+        simulation.run(timeout=70)
+        assert (run.status, run.record.reason) == (Status.PAUSED, "for lunch")
+        simulation.at(100, run.resume)
+        simulation.at(101, run.resume)
+        assert run.result() == "go"
+        assert done == [("first", 10), ("second", 110)]
+        kinds = [type(e) for e in run.history()]
+        assert kinds.count(RunPaused) == kinds.count(RunResumed) == 1
+        assert kinds.index(RunPaused) < kinds.index(StepCompleted) < kinds.index(TimerFired) < kinds.index(RunResumed)
+
+
+def test_a_paused_run_can_be_cancelled_and_terminated():
+    """Pausing keeps nobody from ending a run: what its clean-up asks for waits for `resume`."""
+
+    @workflow
+    def wait() -> Flow[None]:
+        yield Sleep(1000)
+
+    with Simulation([wait]) as simulation:
+        cancelled, terminated = simulation.start(wait), simulation.start(wait)
+        for run in (cancelled, terminated):
+            run.pause()
+        simulation.run(timeout=1)
+        cancelled.cancel()
+        terminated.terminate()
+        simulation.run(timeout=1)
+        assert (cancelled.status, terminated.status) == (Status.CANCELLED, Status.TERMINATED)
+
+
+def test_a_run_that_takes_longer_than_its_timeout_fails():
+    """`TimedOut` is the run's end, at exactly its deadline, without asking its code; a restart does not prolong it."""
+
+    @workflow(timeout=60)
+    def slow() -> Flow[None]:
+        yield Sleep(1000)
+
+    with Simulation([slow]) as simulation:
+        run = simulation.start(slow)
+        simulation.at(30, simulation.restart)
+        with pytest.raises(TimedOut, match="took longer than its timeout"):
+            run.result()
+        assert (run.status, simulation.elapsed) == (Status.FAILED, 60)
+        assert simulation.backend.next_deadline_us() is None
+
+
+def test_a_fork_goes_on_from_a_prefix_and_runs_no_recorded_step_again():
+    """Steps in the prefix keep their results, timers in it keep their deadlines, and the original is not touched."""
+    ran: list[tuple[str, str]] = []
+
+    @step
+    def work(what: str) -> str:
+        ran.append((step_context().workflow_id, what))
+        return what
+
+    @workflow
+    def busy() -> Flow[list[str]]:
+        first = yield work("a")
+        yield Sleep(60)
+        return [first, (yield work("b"))]
+
+    with Simulation([busy]) as simulation:
+        run = simulation.start(busy, id="one", tags={"k": "v"})
+        assert run.result() == ["a", "b"]
+        before = run.history()
+        twin = run.fork(3, id="two")
+        assert twin.result() == ["a", "b"]
+        assert ran == [("one", "a"), ("one", "b"), ("two", "b")]
+        assert run.history() == before
+        assert twin.tags == {"k": "v"}
+        start = twin.history()[0]
+        assert isinstance(start, RunStarted)
+        assert start.origin == "forked from one#1 at 3"
+        assert twin.history()[1:3] == before[1:3]
+
+
+@pytest.mark.parametrize("at", [0, -1, 6, 100])
+def test_a_fork_keeps_at_least_the_start_and_not_the_end(at: int):
+    """Only prefixes that leave the run open can be forked."""
+
+    @workflow
+    def brief() -> Flow[None]:
+        yield Sleep(1)
+        yield Sleep(1)
+
+    with Simulation([brief]) as simulation:
+        run = simulation.start(brief)
+        run.result()
+        with pytest.raises(BadOption, match="between 1 and 5"):
+            run.fork(at)
