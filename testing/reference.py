@@ -15,21 +15,10 @@ from typing import Any
 
 import attrs
 
-from dalsegno.testing import programs as p
+from dalsegno.testing import operations as p
 from dalsegno.testing.reference_joins import Fork, RaceOf, Several, Some, Under, Unreached
-from dalsegno.testing.reference_world import (
-    CANCELLED,
-    Apart,
-    Attempt,
-    Marking,
-    Pause,
-    Receiving,
-    Run,
-    Sending,
-    Stop,
-    Trouble,
-    World,
-)
+from dalsegno.testing.reference_waits import Apart, Attempt, Marking, Pause, Receiving, Sending
+from dalsegno.testing.reference_world import CANCELLED, Run, Stop, Trouble, World
 
 Flow = Generator[Any, Any, Any]
 

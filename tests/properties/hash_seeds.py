@@ -7,8 +7,10 @@ import random
 import sys
 from typing import TypeVar
 
-from dalsegno.testing.playing import Performance, Player
-from dalsegno.testing.programs import Program, Script, Stimulus, Writer
+from dalsegno.testing.operations import Program, Script, Stimulus
+from dalsegno.testing.performing import Performance
+from dalsegno.testing.playing import Player
+from dalsegno.testing.programs import Writer
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from dalsegno.testing.programs import Ask, Block, Op, Program, Work
+from dalsegno.testing.operations import Ask, Block, Op, Program, Work
 
 NEW = Work("new", 0)
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from dalsegno.core.events import StepAttemptFailed, StepCompleted, StepFailed
 from dalsegno.core.history import decode_event
 from dalsegno.core.store import Status
-from dalsegno.testing.playing import BodyRun, Performance, Player
-from dalsegno.testing.programs import Program, Script, programs, scripts
+from dalsegno.testing.operations import Program, Script
+from dalsegno.testing.performing import BodyRun, Performance
+from dalsegno.testing.playing import Player
+from dalsegno.testing.programs import programs, scripts
 from dalsegno.testing.reference import expected
 from tests.properties.test_reference import shown
 

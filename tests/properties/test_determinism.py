@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalsegno.core.store import open_store
-from dalsegno.testing.playing import Performance, Player
-from dalsegno.testing.programs import Program, Script, programs, scripts
+from dalsegno.testing.operations import Program, Script
+from dalsegno.testing.performing import Performance
+from dalsegno.testing.playing import Player
+from dalsegno.testing.programs import programs, scripts
 from tests.properties import hash_seeds
 
 SEEDS = st.integers(0, 2**16)

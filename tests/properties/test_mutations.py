@@ -12,8 +12,10 @@ from dalsegno.core.events import CancelRequested, Event, RunCancelled, RunContin
 from dalsegno.core.history import decode_history
 from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.values.codec import Codec
-from dalsegno.testing.playing import Performance, Player
-from dalsegno.testing.programs import Program, Script, programs, scripts, sequences
+from dalsegno.testing.operations import Program, Script
+from dalsegno.testing.performing import Performance
+from dalsegno.testing.playing import Player
+from dalsegno.testing.programs import programs, scripts, sequences
 from dalsegno.testing.reference import expected
 from tests.properties.mutations import edits
 

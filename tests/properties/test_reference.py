@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from dalsegno.testing.playing import Outcome, Performance, Player
-from dalsegno.testing.programs import Program, Script, programs, scripts
+from dalsegno.testing.operations import Program, Script
+from dalsegno.testing.performing import Performance
+from dalsegno.testing.playing import Outcome, Player
+from dalsegno.testing.programs import programs, scripts
 from dalsegno.testing.reference import Expected, expected
 
 SEEDS = st.integers(0, 2**16)

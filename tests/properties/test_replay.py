@@ -11,8 +11,10 @@ from dalsegno.core.events import CLOSING, Event
 from dalsegno.core.history import decode_history
 from dalsegno.core.interpreter import Continued, Interpreter
 from dalsegno.core.values.codec import Codec
-from dalsegno.testing.playing import Performance, Player
-from dalsegno.testing.programs import Program, Script, programs, scripts
+from dalsegno.testing.operations import Program, Script
+from dalsegno.testing.performing import Performance
+from dalsegno.testing.playing import Player
+from dalsegno.testing.programs import programs, scripts
 
 SEEDS = st.integers(0, 2**16)
 CODEC = Codec()

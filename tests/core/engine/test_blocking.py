@@ -97,7 +97,7 @@ def test_resume_tries_a_blocked_run_again():
         for _ in range(3):
             run.resume()
             simulation.run()
-        assert run.status is Status.BLOCKED
+        assert simulation.get("j").status is Status.BLOCKED
         assert len(run.history()) == events
         run.terminate("give up")
         simulation.run()
@@ -105,7 +105,7 @@ def test_resume_tries_a_blocked_run_again():
 
 
 ALIEN: dict[str, tuple[Callable[[], Any], str]] = {
-    "generator": (lambda: (x for x in ()), "Did you mean `yield from`"),
+    "generator": (lambda: (n for n in range(3)), "Did you mean `yield from`"),
     "list": (lambda: [work("a"), work("b")], "are written All"),
     "nothing": (lambda: None, "bare `yield`"),
     "uncalled step": (lambda: work, "Did you forget to call it"),

@@ -24,6 +24,11 @@ def dear(n: int) -> int:
     return n
 
 
+def drive(simulation: Simulation, pieces: int) -> bool:
+    """Let a simulation do so many pieces of work; false if there are not so many."""
+    return simulation.run(lambda: simulation.pieces >= pieces)
+
+
 @pytest.fixture(autouse=True)
 def nothing_ran():
     """Begin with an empty ledger."""
@@ -78,8 +83,8 @@ def test_nothing_waits_longer_than_the_policy_says():
 
     @workflow
     def job() -> Flow[int]:
-        first: int = yield cheap(1)
-        return first + (yield slow(2))
+        first = yield from cheap(1)
+        return first + (yield from slow(2))
 
     policy = CheckpointPolicy(every_steps=100, every=60, long_step=10_000)
     with Simulation([job], checkpoint=policy) as simulation:
@@ -144,9 +149,9 @@ def test_checkpoint_makes_everything_so_far_durable():
         ran.clear()
         with Simulation([job], checkpoint=CheckpointPolicy(every_steps=1000)) as simulation:
             run = simulation.start(job)
-            simulation.run(lambda piece=piece: simulation.pieces >= piece)
+            drive(simulation, piece)
             third = 3 in ran
-            simulation.restart() if run.status.open else None
+            simulation.restart()
             assert run.result() == 3
             if third:
                 assert (ran.count(1), ran.count(2)) == (1, 1)
@@ -161,8 +166,8 @@ def test_the_adaptive_policy_flushes_at_its_own_interval():
 
     @workflow
     def job() -> Flow[int]:
-        first: int = yield cheap(1)
-        return first + (yield slow(2))
+        first = yield from cheap(1)
+        return first + (yield from slow(2))
 
     with Simulation([job], checkpoint=CheckpointPolicy.adaptive()) as simulation:
         simulation.takes(slow, 9)

@@ -51,6 +51,12 @@ def child(what: str) -> Flow[str]:
         yield tidy(what)
 
 
+def say_x(simulation: Simulation) -> None:
+    """Give every open child its word."""
+    for run in simulation.runs(workflow=child, status=Status.RUNNING):
+        run.signal("word", "x")
+
+
 @pytest.fixture(autouse=True)
 def nothing_tidied():
     """Begin with nothing tidied."""
@@ -89,9 +95,9 @@ def test_a_failed_child_raises_its_own_error_in_the_parent():
     @workflow
     def parent() -> Flow[list[Any]]:
         seen: list[Any] = []
-        for start in (failing, endless, child):
+        for made in (failing(), endless(), child("c")):
             try:
-                yield start("c") if start is child else start()
+                yield made
             except Refused as error:
                 seen.append(error.code)
             except (TimedOut, Terminated) as error:
@@ -137,9 +143,7 @@ def test_what_becomes_of_a_child_whose_parent_continues_as_new(policy: Any):
 
     with Simulation([parent, child]) as simulation:
         run = simulation.start(parent, id="p")
-        simulation.at(
-            12, lambda: [r.signal("word", "x") for r in simulation.runs(workflow=child, status=Status.RUNNING)]
-        )
+        simulation.at(12, lambda: say_x(simulation))
         assert run.result() == "done"
         simulation.run()
         assert [r.id for r in simulation.runs(workflow=child)] == ["p~2/1.1", "p/1.1"]
@@ -200,7 +204,7 @@ def test_a_child_that_was_started_before_a_crash_is_not_started_again():
         run = simulation.start(parent)
         for at in (0, 1, 2, 3):
             simulation.at(at, simulation.restart)
-        simulation.at(5, lambda: [r.signal("word", "x") for r in simulation.runs(workflow=child)])
+        simulation.at(5, lambda: say_x(simulation))
         assert run.result() == ["a: x", "b: x"]
         assert len(simulation.runs()) == 3
 

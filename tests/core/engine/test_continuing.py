@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from dalsegno import ContinueAsNew, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
@@ -18,6 +19,11 @@ def work(what: str) -> str:
     """A step."""
     ran.append(what)
     return what
+
+
+def drive(simulation: Simulation, pieces: int) -> bool:
+    """Let a simulation do so many pieces of work; false if there are not so many."""
+    return simulation.run(lambda: simulation.pieces >= pieces)
 
 
 def test_signals_are_carried_over_in_order_and_none_is_lost():
@@ -37,13 +43,13 @@ def test_signals_are_carried_over_in_order_and_none_is_lost():
             for n in range(7):
                 run.signal("number", n)
             for n in range(7, 30):
-                simulation.at(n * 0.001, lambda n=n: run.signal("number", n))
+                simulation.at(n * 0.001, partial(run.signal, "number", n))
             assert run.result() == list(range(30))
             assert run.run_id == "d#10"
 
 
 def test_a_new_generation_has_a_fresh_history_and_knows_where_it_came_from():
-    """Each run's history is its own; `Info` counts; the last ones end in `RunContinued`; `result` is that of the chain."""
+    """Each run's history is its own, and `Info` counts them; `result` is that of the whole chain."""
 
     @workflow
     def rounds(n: int, last: int) -> Flow[int]:
@@ -98,8 +104,7 @@ def test_continuing_survives_a_crash_at_every_piece():
         ran.clear()
         with Simulation([rounds]) as simulation:
             run = simulation.start(rounds, 1, id="r")
-            dying = simulation.run(lambda piece=piece: simulation.pieces >= piece)
-            if dying:
+            if drive(simulation, piece):
                 simulation.restart()
             assert run.result() == 3
             assert run.run_id == "r#3"

@@ -24,7 +24,7 @@ def reject(order: str) -> Flow[None]:
     """Fail, for a reason."""
     yield Sleep(1)
     try:
-        {}["missing"]
+        raise KeyError("missing")
     except KeyError as error:
         raise Rejected(order, code=7) from error
 
@@ -54,7 +54,7 @@ def test_error_is_the_failure_as_data():
     """`run.error` needs none of the user's classes; it is None for a run that has not failed."""
     with Simulation([reject, wait]) as simulation:
         run = simulation.start(reject, "o-1")
-        assert run.error is None
+        assert simulation.get(run.id).error is None
         simulation.run()
         error = run.error
         assert error is not None

@@ -115,7 +115,7 @@ def test_signals_from_many_threads_are_all_seen_once():
 
     @workflow
     def count(total: int) -> Flow[list[int]]:
-        numbers = []
+        numbers: list[int] = []
         while len(numbers) < total:
             numbers.append((yield from Receive("number", int)))
         return sorted(numbers)
@@ -181,10 +181,10 @@ def test_a_failed_callback_raises_where_it_is_awaited():
     with Simulation([promise]) as simulation:
         first, second = simulation.start(promise), simulation.start(promise)
         simulation.run()
-        for token, error in zip(tokens, (LookupError("gone"), "just no"), strict=True):
-            simulation.fail(token, error)
+        simulation.fail(tokens[0], LookupError("gone"))
+        simulation.fail(tokens[1], "just no")
         simulation.run()
-        errors = {type(run.error).__name__ and run.error.type for run in (first, second) if run.error is not None}
+        errors = {run.error.type for run in (first, second) if run.error is not None}
         assert errors == {"builtins:LookupError", "builtins:RuntimeError"}
 
 
