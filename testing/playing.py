@@ -125,7 +125,9 @@ class Player:
                 self.run.resume()
 
     def settle(self) -> None:
-        """Bring everything to its end: answer callbacks, then cancel, then terminate whatever still waits."""
+        """Bring everything to its end: heal faults, answer callbacks, then cancel, then terminate what still waits."""
+        if "faults" in self._options:
+            self.simulation.heal()
         for means in (Run.resume, Run.cancel, Run.terminate):
             while True:
                 self.drive(lambda: False)

@@ -189,8 +189,8 @@ def programs(
 
 @st.composite
 def sequences(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Program:
-    """Programs that do one simple thing after another."""
-    return Program(Writer(draw, 6, False).block(0, most=6, least=1))
+    """Comparable programs that do one simple thing after another."""
+    return Program(Writer(draw, 6, True).block(0, most=6, least=1))
 
 
 @st.composite

@@ -158,14 +158,19 @@ def _compound(run: Run, op: p.Op) -> Flow:
 
 
 def _guard(run: Run, op: p.Guard) -> Flow:
-    last: Any = None
+    # Not with `finally`, which Python would run also when a flow that was left standing is collected.
+    value, failure = None, None
     try:
         value = yield from _block(run, op.body)
     except Trouble as trouble:
-        if op.rescue is None or (trouble.text == CANCELLED and not op.stubborn):
-            raise
-        value = [trouble.text, (yield from _block(run, op.rescue))]
-    finally:
-        if op.finally_:
-            last = yield from _block(run, op.finally_)
+        failure = trouble
+    if failure is not None and op.rescue is not None and (failure.text != CANCELLED or op.stubborn):
+        text, failure = failure.text, None
+        try:
+            value = [text, (yield from _block(run, op.rescue))]
+        except Trouble as trouble:
+            failure = trouble
+    last = (yield from _block(run, op.finally_)) if op.finally_ else None
+    if failure is not None:
+        raise failure
     return [value, last]
