@@ -13,6 +13,6 @@ from hypothesis import HealthCheck, settings
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]  # a busy machine draws large programs slowly
 
-settings.register_profile("desk", max_examples=60, deadline=None, print_blob=True, suppress_health_check=SLOW)
+settings.register_profile("desk", max_examples=100, deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.register_profile("night", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.load_profile(os.environ.get("DALSEGNO_PROFILE", "desk"))

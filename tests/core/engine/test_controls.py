@@ -286,6 +286,30 @@ def test_a_fork_goes_on_from_a_prefix_and_runs_no_recorded_step_again():
         assert twin.history()[1:3] == before[1:3]
 
 
+def test_a_fork_starts_its_own_children_and_leaves_the_others_alone():
+    """A child that the prefix leaves open is started anew under the fork, which does not hear of the original's."""
+
+    @workflow
+    def child() -> Flow[str]:
+        return (yield from Receive("word", str))
+
+    @workflow
+    def parent() -> Flow[str]:
+        return (yield from child())
+
+    with Simulation([parent, child]) as simulation:
+        run = simulation.start(parent, id="one")
+        simulation.run()
+        twin = run.fork(2, id="two")
+        simulation.run()
+        assert sorted(each.id for each in simulation.runs(workflow=child)) == ["one/1", "two/1"]
+        simulation.get("one/1").signal("word", "first")
+        assert run.result() == "first"
+        assert twin.status is Status.RUNNING
+        simulation.get("two/1").signal("word", "second")
+        assert twin.result() == "second"
+
+
 @pytest.mark.parametrize("at", [0, -1, 6, 100])
 def test_a_fork_keeps_at_least_the_start_and_not_the_end(at: int):
     """Only prefixes that leave the run open can be forked."""
