@@ -60,9 +60,10 @@ class Requests:
         interpreter = run.interpreter
         assert interpreter is not None
         while True:
+            self._decide(run, act)
             advance = interpreter.take()
             if advance.published and not replayed:
-                act.published.update(advance.published)
+                act.also.published.update(advance.published)
             replayed = False
             if not advance.issued and not advance.withdrawn:
                 return
@@ -79,6 +80,14 @@ class Requests:
                 ask = self._ask.get(waiting.kind)
                 if ask is not None:
                     ask(run, act, waiting)
+                    self._decide(run, act)
+
+    def _decide(self, run: LiveRun, act: Activation) -> None:
+        """Settle the changes that code has just asked about, before anything else is recorded."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        while (undecided := interpreter.undecided) and interpreter.outcome is None:
+            self._patched(run, act, undecided[0])
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +160,7 @@ class Requests:
         if waiting.deadline_us is not None:
             return  # set before a crash: the store has it
         act.urgent = True
-        act.timers_set.append((deadline_us, f"t:{waiting.id}"))
+        act.also.timers_set.append((deadline_us, f"t:{waiting.id}"))
         run.happened(
             TimerSet(self._now(), waiting.id, waiting.kind, waiting.name, waiting.digest, waiting.line, deadline_us)
         )
@@ -187,7 +196,7 @@ class Requests:
             tags=record.tags,
             timeout=command.options.timeout,
         )
-        act.children.append(new)
+        act.also.children.append(new)
         run.happened(ChildStarted(self._now(), *place, id, command.options.on_parent_close))
 
     def _side_effect(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
@@ -212,7 +221,7 @@ class Requests:
             target = self._around.backend.find(command.workflow_id)
         except StoreDamaged as damage:
             stands = str(damage)
-        here = any(child.workflow_id == command.workflow_id for child in act.children)
+        here = any(child.workflow_id == command.workflow_id for child in act.also.children)
         if not here and (target is None or not target.status.open):
             stands = stands if target is None else f"it has ended ({target.status.value})"
             error = SendFailed(
@@ -221,7 +230,7 @@ class Requests:
             )
             run.happened(SignalNotSent(self._now(), *place, self._around.codec.encode_error(error)))
             return
-        act.messages.append(
+        act.also.messages.append(
             Message(workflow_id=command.workflow_id, kind="signal", name=command.signal, payload=waiting.payload)
         )
         run.happened(SignalSent(self._now(), *place, command.workflow_id))
@@ -239,7 +248,7 @@ class Requests:
     def _checkpoint(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
         # Answered by the loop once the commit is through: that is what a checkpoint means.
         act.urgent = True
-        act.checkpoints.append(waiting.id)
+        act.also.checkpoints.append(waiting.id)
 
     def _patched(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
         act.urgent = True
@@ -253,12 +262,12 @@ class Requests:
                 job.cancel()
             act.bodies = [body for body in act.bodies if body.id != waiting.id]
             if waiting.retry_at_us is not None:
-                act.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
+                act.also.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
         elif waiting.kind == "child":
             self._cancel_child(act, waiting)
         elif waiting.deadline_us is not None:
             act.urgent = True
-            act.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
+            act.also.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
             run.happened(TimerCancelled(self._now(), waiting.id))
 
     @staticmethod
@@ -266,7 +275,7 @@ class Requests:
         command: Any = waiting.command
         if waiting.child_id is not None and command.options.on_parent_close != "abandon":
             act.urgent = True
-            act.messages.append(
+            act.also.messages.append(
                 Message(workflow_id=waiting.child_id, kind="cancel", payload=b"the parent no longer waits for it")
             )
 

@@ -187,6 +187,12 @@ class Interpreter:
         return self._machine.cancel_requested
 
     @property
+    def undecided(self) -> list[Waiting]:
+        """Changes the code asks about, which no event has answered. They are to be settled before anything else is
+        recorded: an event after that place would say that code without the change went on from there."""
+        return [group.waiting for group in self._machine.askers.values() if group.waiting is not None]
+
+    @property
     def info(self) -> RunStarted:
         """The run's first event."""
         return self._machine.started()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dalsegno import ContinueAsNew, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
+from dalsegno import All, ContinueAsNew, First, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
 from dalsegno.backends.memory import MemoryBackend
-from dalsegno.core.events import PatchAdopted, RunContinued, RunStarted, ScopeCompleted
+from dalsegno.core.events import PatchAdopted, RaceDecided, RunContinued, RunStarted, ScopeCompleted, TimerFired
 from dalsegno.core.history import decode_event
 from dalsegno.testing.simulation import Simulation
 
@@ -140,6 +140,31 @@ def test_old_runs_take_the_old_branch_and_new_runs_the_new_one():
         assert second.result() == ["new", "end", True]
         assert sum(isinstance(e, PatchAdopted) for e in second.history()) == 1
         assert not any(isinstance(e, PatchAdopted) for e in simulation.get("one").history())
+
+
+def test_a_change_is_settled_before_anything_else_is_recorded():
+    """When one branch asks about a change, its answer is the next event, so that any prefix tells which way it went."""
+
+    @workflow
+    def job() -> Flow[list[Any]]:
+        def asking() -> Flow[bool]:
+            yield Sleep(0)
+            return (yield from Patched("change"))
+
+        def racing() -> Flow[bool]:
+            yield First(Sleep(0), Sleep(100))
+            return (yield from Patched("other change"))
+
+        return (yield from All([asking(), racing(), Sleep(0), Sleep(5)]))
+
+    for seed in range(10):
+        with Simulation([job], seed=seed) as simulation:
+            run = simulation.start(job)
+            assert run.result()[:2] == [True, True]
+            history = run.history()
+            for at, event in enumerate(history):
+                if isinstance(event, PatchAdopted):
+                    assert isinstance(history[at - 1], TimerFired | RaceDecided)
 
 
 def test_the_inside_of_a_finished_scope_is_not_replayed():
