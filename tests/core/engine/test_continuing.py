@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dalsegno import All, ContinueAsNew, First, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
+from dalsegno import All, Branch, ContinueAsNew, First, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.events import PatchAdopted, RaceDecided, RunContinued, RunStarted, ScopeCompleted, TimerFired
 from dalsegno.core.history import decode_event
@@ -155,7 +155,8 @@ def test_a_change_is_settled_before_anything_else_is_recorded():
             yield First(Sleep(0), Sleep(100))
             return (yield from Patched("other change"))
 
-        return (yield from All([asking(), racing(), Sleep(0), Sleep(5)]))
+        branches: list[Branch[Any]] = [asking(), racing(), Sleep(0), Sleep(5)]
+        return (yield from All(branches))
 
     for seed in range(10):
         with Simulation([job], seed=seed) as simulation:
