@@ -188,7 +188,8 @@ class Simulation(Engine):
         self.faults.heal()
         self.restart()
         for run in self.runs(status=(Status.RUNNING, Status.BLOCKED)):
-            if run.record.deaths >= DEATHS_MAX or run.record.reason.startswith("quarantined"):
+            # One short of it, for a suspect is claimed only when its turn comes, and that counts, too.
+            if run.record.deaths >= DEATHS_MAX - 1 or run.record.reason.startswith("quarantined"):
                 run.resume()
 
     def close(self) -> None:

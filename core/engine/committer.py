@@ -10,8 +10,8 @@ flush would have carried it for nothing.
 
 When a commit fails: `StoreFull` leaves transitions queued (accepted work is not lost; they go out when there is room)
 and is handed to callers who wait for a creation or a message. `UnknownOutcome` leaves open whether the batch was
-applied: each transition looks at its run's head and is done or queued again; creations are idempotent and go again;
-callers of `send` are told.
+applied: each transition is *doubtful*, and before it goes again its run's history is looked at, until the store says
+what stands there; creations are idempotent and go again; callers of `send` are told.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ log = logging.getLogger("dalsegno.engine")
 class Write(abc.ABC):
     """One thing to record, and who wants to hear of it: the leader calls `done` or `failed`, without the lock."""
 
-    __slots__ = ("lazy", "what")
+    __slots__ = ("doubtful", "lazy", "what")
 
     def __init__(self, what: NewRun | Transition | Message, lazy: bool = False) -> None:
         self.what, self.lazy = what, lazy
+        self.doubtful = False
 
     @abc.abstractmethod
     def done(self, answer: Any) -> None:
@@ -148,6 +149,8 @@ class Committer:
 
     def _commit(self, batch: list[Write]) -> Callable[[], None]:
         """Write a batch; answers what is to be told to whom, to be called without the lock."""
+        if any(write.doubtful for write in batch):
+            return self._after_doubt(batch)
         transitions = [w for w in batch if type(w.what) is Transition]
         creations = [w for w in batch if type(w.what) is NewRun] if len(transitions) < len(batch) else []
         messages = [w for w in batch if type(w.what) is Message] if len(transitions) < len(batch) else []
@@ -198,11 +201,31 @@ class Committer:
     def _after_unknown(
         self, transitions: list[Write], creations: list[Write], messages: list[Write], error: UnknownOutcome
     ) -> Callable[[], None]:
-        """The batch may or may not be there: ask the heads. What is not there goes again."""
-        settled: list[tuple[Write, Verdict]] = []
-        again: list[Write] = list(creations)
+        """The batch may or may not be there: transitions are looked up before they go again."""
         for write in transitions:
-            verdict = self._found(write.what)  # type: ignore[arg-type]
+            write.doubtful = True
+        self._queue.extendleft(reversed(creations + transitions))
+        self.eager = 1
+
+        def tell() -> None:
+            for write in messages:
+                write.failed(error)
+
+        return tell
+
+    def _after_doubt(self, batch: list[Write]) -> Callable[[], None]:
+        """Ask the histories which doubtful transitions are there; the rest of the batch is still to be written. If the
+        store cannot say, nobody is told anything: a guess would start what is there a second time, or forget it."""
+        settled: list[tuple[Write, Verdict]] = []
+        again: list[Write] = []
+        for at, write in enumerate(batch):
+            try:
+                verdict = self._found(write.what) if write.doubtful else None  # type: ignore[arg-type]
+            except StoreError as error:
+                self.stalled = error
+                again.extend(batch[at:])
+                break
+            write.doubtful = False
             if verdict is None:
                 again.append(write)
             else:
@@ -213,23 +236,17 @@ class Committer:
         def tell() -> None:
             for write, verdict in settled:
                 write.done(verdict)
-            for write in messages:
-                write.failed(error)
 
         return tell
 
     def _found(self, transition: Transition) -> Verdict | None:
         """`Applied` if the history holds just the events this transition would have appended."""
         count = len(transition.events)
-        try:
-            there = self._backend.history(transition.run, transition.head, count) if count else []
-            if not count or tuple(there) != transition.events:
-                return None  # without events it changes only marks and may be applied twice
-            created = [self._backend.find(child.workflow_id) for child in transition.children]
-            if transition.continued is not None:
-                created.append(self._backend.find(transition.continued.workflow_id))
-            targets = [self._backend.find(m.workflow_id, m.generation) for m in transition.messages]
-        except StoreError as error:
-            self.stalled = error
-            return None
+        there = self._backend.history(transition.run, transition.head, count) if count else []
+        if not count or tuple(there) != transition.events:
+            return None  # without events it changes only marks and may be applied twice
+        created = [self._backend.find(child.workflow_id) for child in transition.children]
+        if transition.continued is not None:
+            created.append(self._backend.find(transition.continued.workflow_id))
+        targets = [self._backend.find(m.workflow_id, m.generation) for m in transition.messages]
         return Applied(tuple(r for r in created if r), tuple(r.number for r in targets if r))

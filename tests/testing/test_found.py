@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from dalsegno import Checkpoint, Client, Engine, Flow, Receive, Retry, Status, Terminated, step, workflow
+from dalsegno import All, Checkpoint, Client, Engine, Flow, Receive, Retry, Status, Terminated, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.store import OnConflict
+from dalsegno.testing.exploring import explore_crashes
 from dalsegno.testing.faults import Call, Mischief
 from dalsegno.testing.faulty_store import FaultyStore
-from dalsegno.testing.points import Pin, Pinned
+from dalsegno.testing.points import Pin, Pinned, parse_line
 from dalsegno.testing.simulation import Simulation
 
 
@@ -140,3 +141,24 @@ def test_news_that_could_not_be_read_is_read_with_the_next_tick(method: str):
         Client(store).get("run").signal("word", "hello")
         simulation.run(timeout=60)
         assert run.status is Status.COMPLETED
+
+
+@workflow
+def family() -> Flow[list[str]]:
+    """Starts children side by side."""
+    return list((yield from All(quick(), quick())))
+
+
+@pytest.mark.parametrize("lookup", ["store.history #1", "store.find #1", "store.find #2"])
+def test_a_doubtful_commit_is_looked_up_until_the_store_says_what_is_there(lookup: str):
+    """Children of a commit whose outcome was unknown are taken on, also when the first look at it fails."""
+    line = f"error-after store.commit #1, then error-before {lookup}"
+    report = explore_crashes(family, workflows=[quick], only=line, progress=False)
+    assert report.tried == 1
+
+
+def test_a_run_that_ended_in_a_doubtful_commit_wakes_who_waits_for_it():
+    """The end is told to a thread that waits in `result`, though the commit and the first look at it failed."""
+    pins = Pinned(parse_line("error-after store.commit #2, then error-before store.history #1"))
+    with Engine(FaultyStore(MemoryBackend(), pins), workflows=[quick]) as engine:
+        assert engine.start(quick).result(timeout=20) == "quick"
