@@ -21,6 +21,7 @@ import abc
 import enum
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import attrs
@@ -164,7 +165,10 @@ class Created:
     new: bool
 
 
-@attrs.frozen(slots=True, kw_only=True)
+NOTHING_PUBLISHED: Mapping[str, bytes] = MappingProxyType({})
+
+
+@attrs.define(slots=True, eq=True)
 class Transition:
     """What one activation does to the world: applied wholly or not at all.
 
@@ -172,6 +176,9 @@ class Transition:
     closes the run, if no message newer than `seen` waits in its inbox. `consumed` messages leave the inbox. `status`
     None leaves the status as it is. `timers_set` and `timers_cleared` are (deadline_us, key) pairs. `children` are
     created, adopting a run whose `parent` is the same; `continued` is the next generation under the same id.
+
+    Nobody changes one after it is made. It is not a frozen class all the same, because it is made for every step, and
+    freezing doubles what that costs.
     """
 
     run: int
@@ -179,14 +186,14 @@ class Transition:
     head: int
     events: tuple[bytes, ...] = ()
     seen: int = 0
+    active: bool = True
     consumed: tuple[int, ...] = ()
     timers_set: tuple[tuple[int, str], ...] = ()
     timers_cleared: tuple[tuple[int, str], ...] = ()
     messages: tuple[Message, ...] = ()
     children: tuple[NewRun, ...] = ()
-    published: Mapping[str, bytes] = attrs.field(factory=dict)
+    published: Mapping[str, bytes] = NOTHING_PUBLISHED
     status: Status | None = None
-    active: bool = True
     closed_at_us: int | None = None
     reason: str | None = None
     continued: NewRun | None = None

@@ -77,8 +77,8 @@ class Arrivals:
             waiting = interpreter.waiting.get(arrived.id)
             if waiting is not None and waiting.kind == "checkpoint":
                 act.urgent = True
-                if waiting.id in act.checkpoints:
-                    act.checkpoints.remove(waiting.id)  # asked for again by a replay: it is answered already
+                if waiting.id in act.also.checkpoints:
+                    act.also.checkpoints.remove(waiting.id)  # asked for again by a replay: it is answered already
                 self._fold(run, act, CheckpointTaken(self._now(), waiting.id, waiting.line))
         else:
             self._requests.settle(run, act)
@@ -131,14 +131,14 @@ class Arrivals:
             run.happened(StepFailed(now_us, *place, told))
             return
         retry_at_us = now_us + verdict.delay_us
-        act.timers_set.append((retry_at_us, f"r:{job.id}"))
+        act.also.timers_set.append((retry_at_us, f"r:{job.id}"))
         run.happened(StepAttemptFailed(now_us, *place, told, retry_at_us))
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
     def _timer(self, run: LiveRun, act: Activation, due: DueTimer) -> None:
         act.urgent = True
-        act.timers_cleared.append((due.deadline_us, due.key))
+        act.also.timers_cleared.append((due.deadline_us, due.key))
         if due.key == RUN_DEADLINE:
             raise Ended(Status.FAILED, "", due.deadline_us)
         interpreter = run.interpreter
@@ -157,7 +157,7 @@ class Arrivals:
     def _mail(self, run: LiveRun, act: Activation) -> None:
         for message in self._around.backend.inbox(run.number, run.seen):
             run.seen = message.seq
-            act.consumed.append(message.seq)
+            act.also.consumed.append(message.seq)
             self._message(run, act, message)
 
     def _message(self, run: LiveRun, act: Activation, message: StoredMessage) -> None:
@@ -186,13 +186,13 @@ class Arrivals:
     def _pause(self, run: LiveRun, act: Activation, reason: str) -> None:
         if not run.paused:
             run.paused = act.urgent = True
-            act.status, act.reason = Status.PAUSED, reason
+            act.also.status, act.also.reason = Status.PAUSED, reason
             run.happened(RunPaused(self._now(), reason))
 
     def _resume(self, run: LiveRun, act: Activation) -> None:
         if run.paused:
             run.paused, act.urgent = False, True
-            act.status, act.reason = Status.RUNNING, ""
+            act.also.status, act.also.reason = Status.RUNNING, ""
             run.happened(RunResumed(self._now()))
             held, run.held = run.held, []
             self._requests.answer(run, act, held)

@@ -18,7 +18,7 @@ from dalsegno.core.errors import DataError, Permanent, RetryAfter, TimedOut, Use
 from dalsegno.core.policies import StepOptions, seconds
 from dalsegno.core.values.codec import Codec
 
-_current: ContextVar[StepContext] = ContextVar("dalsegno_step")
+_current: ContextVar[tuple[Job, Clock]] = ContextVar("dalsegno_step")  # a context is made when it is asked for
 
 
 class Owner(Protocol):
@@ -36,6 +36,7 @@ class Job:
         "attempt",
         "beat_us",
         "cancel",
+        "details",
         "error",
         "fn",
         "id",
@@ -57,6 +58,7 @@ class Job:
         self.result: bytes | None = None
         self.error: BaseException | None = None
         self.beat_us = self.took_us = 0
+        self.details: Any = None
         self.thread: threading.Thread | None = None
         self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)
 
@@ -74,11 +76,10 @@ class StepContext:
     attempt timed out): a long body should look at it and stop.
     """
 
-    __slots__ = ("_clock", "_job", "details")
+    __slots__ = ("_clock", "_job")
 
     def __init__(self, job: Job, clock: Clock) -> None:
         self._job, self._clock = job, clock
-        self.details: Any = None
 
     @property
     def attempt(self) -> int:
@@ -104,9 +105,14 @@ class StepContext:
     def cancelled(self) -> bool:
         return not self._job.waited_for
 
+    @property
+    def details(self) -> Any:
+        """What the last heartbeat of this attempt told."""
+        return self._job.details
+
     def heartbeat(self, details: Any = None) -> None:
-        """Say that the step is alive: its time-out starts anew. `details` can be read while it runs."""
-        self.details = details
+        """Say that the step is alive: its time-out starts anew. `details` can be read back while it runs."""
+        self._job.details = details
         self._job.beat_us = self._clock.steady_us()
 
 
@@ -118,17 +124,17 @@ def step_context() -> StepContext:
     ...
     dalsegno.core.errors.UseError: step_context() is for step bodies; no step is running here
     """
-    context = _current.get(None)
-    if context is None:
+    current = _current.get(None)
+    if current is None:
         raise UseError("step_context() is for step bodies; no step is running here")
-    return context
+    return StepContext(*current)
 
 
 def run_body(job: Job, codec: Codec, clock: Clock) -> None:
     """Run a plain function body and put its outcome into the job. Whatever the body raises is its outcome, too."""
     begun = clock.steady_us()
     job.beat_us = begun
-    token = _current.set(StepContext(job, clock))
+    token = _current.set((job, clock))
     try:
         args, kwargs = codec.decode_call(job.payload)
         result = job.fn(*args, **kwargs)
@@ -148,7 +154,7 @@ async def run_async_body(job: Job, codec: Codec, clock: Clock) -> None:
     """The same for an `async def` body, on the engine's event loop."""
     begun = clock.steady_us()
     job.beat_us = begun
-    _current.set(StepContext(job, clock))  # each task has a context of its own
+    _current.set((job, clock))  # each task has a context of its own
     try:
         args, kwargs = codec.decode_call(job.payload)
         job.result = codec.encode(await job.fn(*args, **kwargs))

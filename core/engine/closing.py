@@ -105,7 +105,7 @@ class Closing:
         interpreter = run.interpreter
         assert interpreter is not None
         return not isinstance(interpreter.outcome, Continued) and any(
-            message.kind == "signal" and message.workflow_id == run.workflow_id for message in act.messages
+            message.kind == "signal" and message.workflow_id == run.workflow_id for message in act.also.messages
         )
 
     def by_code(self, run: LiveRun, act: Activation) -> None:
@@ -128,7 +128,7 @@ class Closing:
             case Continued():
                 event = RunContinued(now_us, outcome.id, outcome.payload)
                 self._close(run, act, event, Status.CONTINUED, None, failed=False)
-                act.continued, _ = self._around.new_run(
+                act.also.continued, _ = self._around.new_run(
                     record.workflow_id,
                     self._around.workflow(record.workflow),
                     outcome.payload,
@@ -141,21 +141,21 @@ class Closing:
                 )
         for waiting in interpreter.waiting.values():
             if waiting.deadline_us is not None:
-                act.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
+                act.also.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
             if waiting.retry_at_us is not None:
-                act.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
+                act.also.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
             if waiting.child_id is not None:
                 self._leave(act, waiting.child_id, getattr(waiting.command, "options").on_parent_close)  # noqa: B009
         if interpreter.info.deadline_us is not None:
-            act.timers_cleared.append((interpreter.info.deadline_us, RUN_DEADLINE))
+            act.also.timers_cleared.append((interpreter.info.deadline_us, RUN_DEADLINE))
 
     def by_force(self, run: LiveRun, act: Activation, ended: Ended) -> None:
         """The run is ended from outside its code, which need not even be known here."""
         now_us = self._around.clock.now_us()
         run.head, stored = undamaged(self._around.backend, run.number)
-        act.messages = [message for message in act.messages if message.workflow_id != run.workflow_id]
+        act.also.messages = [message for message in act.also.messages if message.workflow_id != run.workflow_id]
         while rest := self._around.backend.inbox(run.number, run.seen):  # nobody will ask for these any more
-            act.consumed.extend(message.seq for message in rest)
+            act.also.consumed.extend(message.seq for message in rest)
             run.seen = rest[-1].seq
         left = remains(readable([*stored, *act.events]))
         if ended.status is Status.TERMINATED:
@@ -167,7 +167,7 @@ class Closing:
         told = self._around.codec.encode_error(error)
         self._close(run, act, event, ended.status, told, failed=True)
         for key, deadline_us in left.timers.items():
-            act.timers_cleared.append((deadline_us, key))
+            act.also.timers_cleared.append((deadline_us, key))
         for child, policy in left.children.values():
             self._leave(act, child, policy)
 
@@ -176,11 +176,11 @@ class Closing:
         store until it is mended, so that they do not knock in vain."""
         run.head, stored = undamaged(self._around.backend, run.number)
         act.bodies.clear()
-        act.checkpoints.clear()
-        act.status, act.reason, act.urgent = Status.BLOCKED, reason, True
-        act.timers_set.clear()
+        act.also.checkpoints.clear()
+        act.also.status, act.also.reason, act.urgent = Status.BLOCKED, reason, True
+        act.also.timers_set.clear()
         left = remains(readable([*stored, *act.events]))
-        act.timers_cleared.extend((deadline_us, key) for key, deadline_us in left.timers.items())
+        act.also.timers_cleared.extend((deadline_us, key) for key, deadline_us in left.timers.items())
 
     def _close(
         self, run: LiveRun, act: Activation, event: Event, status: Status, payload: bytes | None, *, failed: bool
@@ -188,7 +188,7 @@ class Closing:
         record = run.record
         assert record is not None
         act.events.append(encode_event(event))
-        act.status, act.closed_at_us, act.urgent, act.reason = status, event.at_us, True, ""
+        act.also.status, act.also.closed_at_us, act.urgent, act.also.reason = status, event.at_us, True, ""
         act.bodies.clear()
         for job in list(run.running.values()):
             if job.cancel is not None:
@@ -196,7 +196,7 @@ class Closing:
         run.running.clear()  # bodies that still run learn it from `step_context().cancelled`
         if record.parent and payload is not None:
             parent, generation, command = record.parent
-            act.messages.append(
+            act.also.messages.append(
                 Message(
                     workflow_id=parent,
                     generation=generation,
@@ -212,4 +212,4 @@ class Closing:
         """Tell an open child that its parent has ended, as its policy wants."""
         if policy != "abandon":
             kind = "terminate" if policy == "terminate" else "cancel"
-            act.messages.append(Message(workflow_id=child, kind=kind, payload=b"the parent has ended"))  # type: ignore[arg-type]
+            act.also.messages.append(Message(workflow_id=child, kind=kind, payload=b"the parent has ended"))  # type: ignore[arg-type]

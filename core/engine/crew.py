@@ -129,14 +129,17 @@ class Crew(Generic[J]):
     def _run(self) -> None:
         sleeper = threading.Lock()
         sleeper.acquire()
-        pop, work, brief, away, me = self._jobs.popleft, self._work, self._brief, self._away, threading.current_thread()
+        jobs, work, brief, away, me = self._jobs, self._work, self._brief, self._away, threading.current_thread()
+        pop = jobs.popleft
         waited = False
         while not self._stopping and me not in self._replaced:
+            if not jobs:
+                waited = self._rest(sleeper, waited)
+                continue
             try:
                 job = pop()
             except IndexError:
-                waited = self._rest(sleeper, waited)
-                continue
+                continue  # another thread was quicker
             waited = False
             if not brief(job):
                 away.add(me)

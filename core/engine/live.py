@@ -28,99 +28,139 @@ def put_away(interpreter: Interpreter) -> None:
         STUBBORN.append(interpreter)
 
 
-class Activation:
-    """What has happened to a run since its last transition, waiting to become the next one.
-
-    `inputs` are kept so that a refused transition can be thought over again from what arrived. `urgent`: something is
-    in it that must be durable before anything else starts; without it (only results of idempotent steps) the
-    checkpoint policy decides.
-    """
+class Also:
+    """What few activations have: everything besides the results of steps and the bodies to be started."""
 
     __slots__ = (
-        "bodies",
         "checkpoints",
         "children",
         "closed_at_us",
         "consumed",
         "continued",
-        "events",
-        "inputs",
         "messages",
         "published",
         "reason",
         "restored",
-        "results",
-        "since_us",
         "status",
         "timers_cleared",
         "timers_set",
-        "urgent",
     )
 
     def __init__(self) -> None:
-        self.inputs: list[Any] = []
-        self.events: list[bytes] = []
         self.consumed: list[int] = []
         self.timers_set: list[tuple[int, str]] = []
         self.timers_cleared: list[tuple[int, str]] = []
         self.messages: list[Message] = []
         self.children: list[NewRun] = []
         self.published: dict[str, bytes] = {}
-        self.bodies: list[Job] = []
         self.checkpoints: list[str] = []
         self.status: Status | None = None
         self.reason: str | None = None
         self.closed_at_us: int | None = None
         self.continued: NewRun | None = None
         self.restored = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it to record."""
+        return not (
+            self.published or self.consumed or self.timers_set or self.timers_cleared or self.status or self.restored
+        )
+
+    @property
+    def only_tells(self) -> bool:
+        """Whether it is nothing but published values, which may wait as long as the results beside them."""
+        return not (
+            self.consumed
+            or self.timers_set
+            or self.timers_cleared
+            or self.messages
+            or self.children
+            or self.checkpoints
+            or self.status
+            or self.restored
+        )
+
+    @property
+    def last(self) -> bool:
+        """Whether the run is not to be moved any more after it: it has ended, or is blocked."""
+        return self.closed_at_us is not None or self.status is Status.BLOCKED
+
+
+class Activation:
+    """What has happened to a run since its last transition, waiting to become the next one.
+
+    `inputs` are kept so that a refused transition can be thought over again from what arrived. `urgent`: something is
+    in it that must be durable before anything else starts; without it (only results of idempotent steps) the
+    checkpoint policy decides. Most activations are a step's result and the next body; the rest stands in `also`, which
+    comes into being when it is first asked for: made each time, it was a tenth of what a step costs.
+    """
+
+    __slots__ = ("bodies", "events", "inputs", "more", "results", "since_us", "urgent")
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+        self.events: list[bytes] = []
+        self.bodies: list[Job] = []
+        self.more: Also | None = None
         self.urgent = False
         self.results = 0
         self.since_us = 0
 
     @property
+    def also(self) -> Also:
+        """What few activations have, to be written to."""
+        more = self.more
+        if more is None:
+            more = self.more = Also()
+        return more
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to record."""
-        return not (
-            self.events
-            or self.urgent
-            or self.published
-            or self.consumed
-            or self.timers_set
-            or self.timers_cleared
-            or self.status
-            or self.restored
-        )
+        return not self.events and not self.urgent and (self.more is None or self.more.empty)
+
+    @property
+    def lets_start(self) -> bool:
+        """Whether something waits for it to be recorded."""
+        more = self.more
+        return bool(self.bodies) or (more is not None and bool(more.checkpoints or more.children or more.messages))
 
     def _has_work(self, run: LiveRun) -> bool:
         """Whether something is to be done for the run after this, which a crash would leave undone: a body, or what
         follows a checkpoint."""
-        if self.closed_at_us is not None or self.status is Status.BLOCKED:
-            return False
-        return bool(self.bodies or run.running or self.checkpoints)
+        more = self.more
+        if more is None:
+            return bool(self.bodies or run.running)
+        return not more.last and bool(self.bodies or run.running or more.checkpoints)
 
     def transition(self, run: LiveRun) -> Transition:
         """The one value that says all of this to the store."""
-        if self.timers_set and self.timers_cleared:  # set and cancelled in one go: the store need not know
-            both = set(self.timers_set).intersection(self.timers_cleared)
-            self.timers_set = [timer for timer in self.timers_set if timer not in both]
+        events, more, active = tuple(self.events), self.more, self._has_work(run)
+        if more is None:
+            return Transition(run.number, run.epoch, run.head, events, run.seen, active)
+        timers_set, timers_cleared = more.timers_set, more.timers_cleared
+        if timers_set and timers_cleared:  # set and cancelled in one go: the store need not know
+            both = set(timers_set).intersection(timers_cleared)
+            timers_set = [timer for timer in timers_set if timer not in both]
         return Transition(
-            run=run.number,
-            epoch=run.epoch,
-            head=run.head,
-            events=tuple(self.events),
-            seen=run.seen,
-            consumed=tuple(self.consumed),
-            timers_set=tuple(self.timers_set),
-            timers_cleared=tuple(self.timers_cleared),
-            messages=tuple(self.messages),
-            children=tuple(self.children),
-            published=self.published,
-            status=self.status,
-            active=self._has_work(run),
-            closed_at_us=self.closed_at_us,
-            reason=self.reason,
-            continued=self.continued,
-            restored=self.restored,
+            run.number,
+            run.epoch,
+            run.head,
+            events,
+            run.seen,
+            active,
+            consumed=tuple(more.consumed),
+            timers_set=tuple(timers_set),
+            timers_cleared=tuple(timers_cleared),
+            messages=tuple(more.messages),
+            children=tuple(more.children),
+            published=more.published,
+            status=more.status,
+            closed_at_us=more.closed_at_us,
+            reason=more.reason,
+            continued=more.continued,
+            restored=more.restored,
         )
 
 

@@ -31,7 +31,7 @@ from dalsegno.core.engine.closing import Closing
 from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun, is_loaded
+from dalsegno.core.engine.live import Activation, Also, LiveRun, is_loaded
 from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
@@ -225,8 +225,7 @@ class Loop:
     def submit(self, run: LiveRun, act: Activation) -> None:
         """Queue the run's transition; the turn stays taken until the store has answered."""
         self.deferred.pop(run.number, None)
-        lazy = not (act.bodies or act.checkpoints or act.children or act.messages)
-        self.committer.submit(Submission(self, run, act, lazy))
+        self.committer.submit(Submission(self, run, act, lazy=not act.lets_start))
 
     def committed(self, run: LiveRun, act: Activation, verdict: Applied | Refused, active: bool) -> None:
         """The store has answered the run's transition."""
@@ -236,24 +235,30 @@ class Loop:
         run.head += len(act.events)
         run.activation = None
         run.stored_active = active
-        if act.restored and run.record is not None:
-            run.record = self.around.backend.record(run.number) or run.record
-        for deadline_us, _ in act.timers_set:
-            self.expect_timer(deadline_us)
-        if act.closed_at_us is not None or act.status is Status.BLOCKED:
-            self._let_go(run)
-        for record in verdict.created:
-            if record.owner == self.around.owner and record.status is Status.RUNNING:
-                self.adopt(record)
-        for number in verdict.sent:
-            self.deliver(number, MAIL)
-        if act.closed_at_us is not None or act.status is Status.BLOCKED:
-            self._watch(run.number)
+        if act.more is not None and not self._follow(run, act.more, verdict):
             return
-        for id in act.checkpoints:
-            run.inputs.append(Flushed(id))
         self._start(run, act.bodies)
         self._pass_turn(run)
+
+    def _follow(self, run: LiveRun, more: Also, applied: Applied) -> bool:
+        """Do what follows from the seldom parts of an applied transition; false if it was the run's last."""
+        if more.restored:
+            run.record = self.around.backend.record(run.number) or run.record
+        for deadline_us, _ in more.timers_set:
+            self.expect_timer(deadline_us)
+        if more.last:
+            self._let_go(run)
+        for record in applied.created:
+            if record.owner == self.around.owner and record.status is Status.RUNNING:
+                self.adopt(record)
+        for number in applied.sent:
+            self.deliver(number, MAIL)
+        if more.last:
+            self._watch(run.number)
+            return False
+        for id in more.checkpoints:
+            run.inputs.append(Flushed(id))
+        return True
 
     def _refused(self, run: LiveRun, act: Activation, refused: Refused) -> None:
         """Nothing of the transition happened: think it over from what is stored now."""

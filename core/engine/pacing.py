@@ -40,7 +40,7 @@ class Pacing:
 
     def may_wait(self, run: LiveRun, act: Activation) -> bool:
         """Whether what `act` holds, only results of idempotent steps, may stay unrecorded for now."""
-        if act.results >= self._policy.every_steps or act.status is not None or act.consumed:
+        if act.results >= self._policy.every_steps or not (act.more is None or act.more.only_tells):
             return False
         if not act.bodies and not run.running:
             return False  # the run comes to rest: nothing would be saved by waiting

@@ -58,7 +58,7 @@ class Loader:
             raise
         run.interpreter = interpreter
         if record.status is Status.BLOCKED:
-            act.status, act.reason, act.urgent = Status.RUNNING, "", True
+            act.also.status, act.also.reason, act.urgent = Status.RUNNING, "", True
             self._set_timers(act, interpreter)
         elif first is None and not record.restore:
             self._await_retries(run, act, interpreter)
@@ -72,7 +72,7 @@ class Loader:
         for at, message in enumerate(waiting):
             if message.kind == "terminate":
                 run.seen = message.seq
-                act.consumed.extend(m.seq for m in waiting[: at + 1])
+                act.also.consumed.extend(m.seq for m in waiting[: at + 1])
                 raise Ended(Status.TERMINATED, message.payload.decode(errors="replace"))
         if record.deaths >= DEATHS_MAX and not any(m.kind == "resume" for m in waiting):
             raise Quarantined(
@@ -95,7 +95,7 @@ class Loader:
 
     def _restore(self, run: LiveRun, act: Activation, interpreter: Interpreter) -> None:
         """Make the timers and children that an imported or forked history leaves open."""
-        act.restored = act.urgent = True
+        act.also.restored = act.urgent = True
         record = run.record
         assert record is not None
         self._set_timers(act, interpreter)
@@ -105,7 +105,7 @@ class Loader:
             place = (record.workflow_id, record.generation, waiting.id)
             child = self._around.backend.find(waiting.child_id)
             if child is None or child.parent != place:
-                act.children.append(self._child(waiting.command, waiting.payload, place))
+                act.also.children.append(self._child(waiting.command, waiting.payload, place))
 
     @staticmethod
     def _await_retries(run: LiveRun, act: Activation, interpreter: Interpreter) -> None:
@@ -113,17 +113,17 @@ class Loader:
         is no event: if the process died in that attempt, nothing else would ever begin it again."""
         for waiting in interpreter.waiting.values():
             if waiting.retry_at_us is not None and waiting.id not in run.running:
-                act.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
+                act.also.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
 
     @staticmethod
     def _set_timers(act: Activation, interpreter: Interpreter) -> None:
         if interpreter.info.deadline_us is not None:
-            act.timers_set.append((interpreter.info.deadline_us, RUN_DEADLINE))
+            act.also.timers_set.append((interpreter.info.deadline_us, RUN_DEADLINE))
         for waiting in interpreter.waiting.values():
             if waiting.deadline_us is not None:
-                act.timers_set.append((waiting.deadline_us, f"t:{waiting.id}"))
+                act.also.timers_set.append((waiting.deadline_us, f"t:{waiting.id}"))
             if waiting.retry_at_us is not None:
-                act.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
+                act.also.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
 
     def _child(self, command: StartChild[object], arguments: bytes, place: tuple[str, int, str]) -> NewRun:
         new, _ = self._around.new_run(
