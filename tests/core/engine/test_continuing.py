@@ -5,7 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dalsegno import All, Branch, ContinueAsNew, First, Flow, Info, Patched, Receive, Scope, Sleep, Status, step, workflow
+from dalsegno import (
+    All,
+    Branch,
+    ContinueAsNew,
+    First,
+    Flow,
+    Info,
+    Patched,
+    Receive,
+    Scope,
+    Sleep,
+    Status,
+    step,
+    workflow,
+)
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.events import PatchAdopted, RaceDecided, RunContinued, RunStarted, ScopeCompleted, TimerFired
 from dalsegno.core.history import decode_event
