@@ -15,7 +15,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -339,9 +338,15 @@ class Simulation(Engine):
         if message.dedup is None and message.kind == "signal":
             self._sent += 1
             message = attrs.evolve(message, dedup=f"said {self._sent}")
-            sent = self._carefully(partial(super().send, message))
-            return Sent.ACCEPTED if sent is Sent.DUPLICATE else sent
-        return self._carefully(partial(super().send, message))
+        send, tries = super().send, 0
+
+        def say() -> Sent:
+            nonlocal tries
+            tries += 1
+            return send(message)
+
+        sent = self._carefully(say)
+        return Sent.ACCEPTED if sent is Sent.DUPLICATE and tries > 1 else sent
 
     def _carefully(self, say: Callable[[], A]) -> A:
         for _ in range(FRUITLESS_MAX):

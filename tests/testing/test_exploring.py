@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -27,8 +28,9 @@ from dalsegno import (
     workflow,
 )
 from dalsegno.backends.lmdb import LmdbBackend
-from dalsegno.core.engine.live import Activation
+from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.recovery import Loader
+from dalsegno.core.store import Transition
 from dalsegno.examples.audit import Approval, audit_tree
 from dalsegno.testing.exploring import CrashFound, Report, explore_crashes
 from dalsegno.testing.points import Pin, Pinned, Visit, line_of, parse_line
@@ -307,11 +309,20 @@ def test_both_histories_are_shown_with_their_first_difference():
     assert "first difference at event" in told or "no difference in what has to be the same" in told
 
 
+WHOLE = Activation.transition
+
+
+def without_checkpoints(act: Activation, run: LiveRun) -> Transition:
+    """A transition that takes a run which waits for its checkpoint for one that has nothing to do."""
+    made = WHOLE(act, run)
+    return attrs.evolve(made, active=made.active and bool(act.bodies or run.running))
+
+
 @pytest.mark.parametrize(
     ("place", "name", "broken", "workflow", "args"),
     [
         (Loader, "_await_retries", lambda *_: None, actors.chain, (2,)),
-        (Activation, "_has_work", lambda act, run: bool(act.bodies or run.running), checked, ()),
+        (Activation, "transition", without_checkpoints, checked, ()),
     ],
     ids=["a retry is not begun again", "a checkpoint is no work"],
 )
