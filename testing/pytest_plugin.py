@@ -34,6 +34,7 @@ from dalsegno.testing.simulation import Simulation
 OFF: Final = "off"
 GUARDS: Final = (OFF, "raise", "warn")
 MARK: Final = "dalsegno_guard"
+SEED: Final = "dalsegno_seed"
 FIXTURES: Final = ("simulation", "explore")
 
 
@@ -71,8 +72,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the mark."""
+    """Announce the mark; in a process of pytest-xdist, take over the seed that the first one drew."""
+    config.option.dalsegno_seed = getattr(config, "workerinput", {}).get(SEED, config.option.dalsegno_seed)
     config.addinivalue_line("markers", f"{MARK}(mode): run this test under a determinism guard: off, raise or warn")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a process of pytest-xdist, which would draw another one."""
+    node.workerinput[SEED] = node.config.option.dalsegno_seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -100,6 +100,13 @@ def test_a_drawn_seed_can_be_repeated(run_pytest: Pytest):
     assert drawn(run_pytest(failing, f"--dalsegno-seed={seed[1]}", code=1)) == drawn(said)
 
 
+def test_a_drawn_seed_is_the_same_in_every_process(run_pytest: Pytest):
+    """Under pytest-xdist each process takes the seed that the header shows."""
+    failing = "".join(f"def test_{n}(simulation): assert simulation().seed < 0\n" for n in range(4))
+    said = run_pytest(failing, "-p", "xdist", "-n", "2", "--dalsegno-seed=random", code=1)
+    assert len(set(re.findall(r"seed[ =](\d+)", said))) == 1
+
+
 def test_a_failure_without_simulation_says_nothing_of_seeds(run_pytest: Pytest):
     """Other tests' failures stay as they are."""
     assert "repeat with" not in run_pytest("def test_it(): assert False", code=1)
