@@ -38,7 +38,7 @@ class WorkflowError(DalsegnoError):
 class HistoryMismatch(WorkflowError):
     """The code no longer yields what the history says it yielded.
 
-    Facts: `workflow_id`, `event_index`, `recorded`, `yielded`, `differs`, `line_then`, `line_now`, `source`.
+    Facts: `workflow_id`, `event_index`, `recorded`, `yielded`, `differs`, `cause`, `line_then`, `line_now`, `source`.
     """
 
 

@@ -1,4 +1,4 @@
-"""Saying how a workflow left its recorded path: what was recorded, what it yielded instead, what differs."""
+"""Saying how a workflow left its recorded path: what was recorded, what it yielded instead, what differs, and why."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from dalsegno.core.events import (
     TimerFired,
 )
 from dalsegno.core.interpreter.asked import CancelledOut, Continued, Finished, Raised, Waiting
+from dalsegno.core.interpreter.causes import Case, cause_of, said_error
 from dalsegno.core.interpreter.machine import Machine
 
 _KINDS: dict[type[Event], str] = {
@@ -56,13 +57,14 @@ _KINDS: dict[type[Event], str] = {
     RunCancelled: "the end: the workflow was cancelled",
     RunContinued: "the end: the workflow continued as new",
 }
+_DECISIONS = {"race": "the winner of a First", "scope": "the end of a Scope"}
 _ENDINGS: dict[type[Any], str] = {
     Finished: "the end: the workflow returned",
     Raised: "the end: the workflow raised",
     CancelledOut: "the end: the workflow was cancelled",
     Continued: "the end: the workflow continued as new",
 }
-CAUSE = "Most often a clock, a random choice or an edit to the workflow."
+REMEDY = "Runs in flight need the path they took: keep it beside the new one with Patched, or leave them the old code."
 
 
 def mismatch(
@@ -78,26 +80,55 @@ def mismatch(
     file, line = waiting.owner.place() if waiting is not None else ("", 0)
     workflow_id = machine.info.workflow_id if machine.info is not None else "?"
     recorded = describe_event(event)
+    if error := getattr(event, "error", b"") if event.closes else b"":
+        recorded += f" {said_error(machine, error)}"
+    cause = _cause(machine, event, differs, waiting)
     return HistoryMismatch(
         f"workflow {workflow_id!r} left its recorded path at event {index}\n"
         f"  recorded  {recorded}\n"
         f"  yielded   {yielded}\n"
         f"  differs   {differs}\n"
-        f"{CAUSE} See: replay show {workflow_id} --around {index}",
+        f"  cause     {cause}\n"
+        f"{REMEDY} See: replay show {workflow_id} --around {index}",
         workflow_id=workflow_id,
         event_index=index,
         recorded=recorded,
         yielded=yielded,
         differs=differs,
+        cause=cause,
         line_then=getattr(event, "line", None) or None,
         line_now=line or None,
         source=file or None,
     )
 
 
+def _cause(machine: Machine, event: Event, differs: str, nearest: Waiting | None) -> str:
+    id: str = getattr(event, "id", "")
+    open_ = {node.id: node for node in nodes(machine.root) if hasattr(node, "id")}
+    around = sorted((at for at in open_ if id.startswith(f"{at}.")), key=len)
+    return cause_of(
+        Case(
+            machine=machine,
+            event=event,
+            id=id,
+            kind=_kind(event),
+            name=getattr(event, "name", "") or getattr(event, "change", ""),
+            differs=differs,
+            waiting=machine.waiting.get(id),
+            node=open_.get(id),
+            nearest=nearest,
+            around=tuple(open_[at] for at in around),
+        )
+    )
+
+
+def _kind(event: Event) -> str:
+    return getattr(event, "kind", None) or _KINDS.get(type(event), type(event).__name__)
+
+
 def describe_event(event: Event) -> str:
     """What an event says was yielded: "step 'charge' (id 3, line 12)"."""
-    kind = getattr(event, "kind", None) or _KINDS.get(type(event), type(event).__name__)
+    kind = _kind(event)
     name = getattr(event, "name", "") or getattr(event, "change", "")
     place = [f"id {event.id}"] if hasattr(event, "id") else []
     if line := getattr(event, "line", 0):
@@ -109,7 +140,8 @@ def describe_waiting(waiting: Waiting) -> str:
     """What the workflow yielded: "step 'refund' (id 3, shop.py:14)"."""
     file, line = waiting.owner.place()
     where = f", {file.rpartition('/')[2]}:{line}" if line else ""
-    return f"{waiting.describe()} (id {waiting.id}{where})"
+    what = _DECISIONS.get(waiting.kind) or waiting.describe()
+    return f"{what} (id {waiting.id}{where})"
 
 
 def describe_call(waiting: Waiting) -> str:
@@ -142,6 +174,8 @@ def _nearest(machine: Machine, id: str) -> Waiting | None:
 
 
 def _yielded(machine: Machine, id: str, nearest: Waiting | None) -> str:
+    if isinstance(machine.outcome, Raised | CancelledOut):
+        return f"{_ENDINGS[type(machine.outcome)]} {said_error(machine, machine.outcome.payload)}"
     if machine.outcome is not None:
         return _ENDINGS[type(machine.outcome)]
     node = next((node for node in nodes(machine.root) if getattr(node, "id", None) == id), None)

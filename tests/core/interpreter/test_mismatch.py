@@ -109,7 +109,10 @@ def test_the_message_shows_both_sides():
         f"  recorded  step 'ship' (id 2, line {line})\n"
         f"  yielded   step 'ship' (id 2, test_mismatch.py:{line}) with (7)\n"
         "  differs   arguments\n"
-        "Most often a clock, a random choice or an edit to the workflow. See: replay show order-17 --around 2"
+        "  cause     the same step, called with other arguments: an edit, or in them a clock, chance, the environment, "
+        "the order of a set\n"
+        "Runs in flight need the path they took: keep it beside the new one with Patched, or leave them the old code. "
+        "See: replay show order-17 --around 2"
     )
     assert (error.line_then, error.line_now) == (line, line)
     assert error.source.endswith("test_mismatch.py")
