@@ -1,8 +1,8 @@
 """`replay`: the debugger over a store, or over a file that was exported from one.
 
 Every command is thin: it finds what is meant, calls a function of this package that computes, and prints what that
-answers. It never runs a step, takes no hold of the store, and writes only on `import`; an engine may be at work
-meanwhile. Exit codes are in `dalsegno.tools.failures`.
+answers. It never runs a step, takes no hold of the store, and writes only on `fork` and `import`; an engine may be at
+work meanwhile. Exit codes are in `dalsegno.tools.failures`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 from dalsegno.core.errors import BadOption
 from dalsegno.tools import reports
 from dalsegno.tools.app import load_app
+from dalsegno.tools.branching import fork_run
 from dalsegno.tools.checking import check_runs
 from dalsegno.tools.choosing import chosen_runs, codec_of, filtered, reading
 from dalsegno.tools.comparing import compare
@@ -45,7 +46,7 @@ from dalsegno.tools.verifying import answer, verify
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
 
-It never runs a step, and writes only on `import`; an engine may be at work meanwhile.
+It never runs a step, and writes only on `fork` and `import`; an engine may be at work meanwhile.
 
 \b
 Example:
@@ -224,6 +225,7 @@ def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | N
 
 main.add_command(export_runs)
 main.add_command(import_file)
+main.add_command(fork_run)
 
 # --- stats and check -----------------------------------------------------------------------------------------------
 
