@@ -4,7 +4,8 @@ Events are matched by what they are about, not by where they stand: the command'
 attempt 2, its deadline, its outcome). So a step that completed here and failed there stands in one row,
 and branches that ended in another order are still matched; their order alone is said to differ.
 
-What two runs may always have apart is left out: their ids, seeds, times and the numbers of messages. Pure.
+What two runs may always have apart is left out: their ids, seeds, times and the numbers of messages. Where two runs
+did the same things (`timings`), what they took for each can be compared: how long steps ran and commands waited. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dalsegno.core import events as ev
 from dalsegno.core.errors import DecodeError
 from dalsegno.core.events import Event
 from dalsegno.core.values.codec import Codec
-from dalsegno.tools.timeline import PAYLOADS
+from dalsegno.tools.timeline import PAYLOADS, timeline
 
 _APART: Final = frozenset(
     {
@@ -136,6 +137,52 @@ def _about(event: Event) -> tuple[str, str]:
         return ("patch", event.change)
     id = getattr(event, "id", None)
     return (type(event).__name__, "") if id is None else (_ASPECTS.get(type(event), "outcome"), id)
+
+
+# --- times ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Span:
+    """What one command took in either run: `what` says which time it is, as a timeline does."""
+
+    id: str
+    what: str
+    name: str
+    a_us: int
+    b_us: int
+
+    @property
+    def more_us(self) -> int:
+        """How much longer it took in B."""
+        return self.b_us - self.a_us
+
+
+@attrs.frozen(kw_only=True)
+class Timings:
+    """What two runs of one shape took, as a whole and for each command, the largest difference first."""
+
+    a_us: int
+    b_us: int
+    spans: tuple[Span, ...]
+
+
+def timings(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) -> Timings | None:
+    """The times of two runs, if they have one shape: the same events about the same commands, whatever they carry.
+
+    None where an event of one has no counterpart, or is of another kind, since their times are not of the same things.
+    """
+    for pair in comparison.pairs:
+        if pair.a is None or pair.b is None or type(a[pair.a]) is not type(b[pair.b]):
+            return None
+    line_a, line_b = timeline(a), timeline(b)
+    spans = []
+    for pair in comparison.pairs:
+        row, other = line_a.rows[pair.a or 0], line_b.rows[pair.b or 0]
+        if row.took_us is not None and other.took_us is not None:
+            spans.append(Span(id=row.id, what=row.what, name=row.name, a_us=row.took_us, b_us=other.took_us))
+    spans.sort(key=lambda span: -abs(span.more_us))
+    return Timings(a_us=line_a.length_us, b_us=line_b.length_us, spans=tuple(spans))
 
 
 # --- fields --------------------------------------------------------------------------------------------------------

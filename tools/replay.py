@@ -14,14 +14,13 @@ import click
 
 from dalsegno.core.errors import BadOption
 from dalsegno.tools import reports
-from dalsegno.tools.app import load_app
 from dalsegno.tools.branching import fork_run
 from dalsegno.tools.checking import check_runs
-from dalsegno.tools.choosing import chosen_runs, codec_of, filtered, reading
-from dalsegno.tools.comparing import compare
+from dalsegno.tools.choosing import codec_of, filtered, reading
 from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
+from dalsegno.tools.judging import diff_runs, verify_runs
 from dalsegno.tools.lint.command import lint
 from dalsegno.tools.measuring import measure
 from dalsegno.tools.moving import export_runs, import_file
@@ -42,7 +41,6 @@ from dalsegno.tools.options import (
 from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data
 from dalsegno.tools.stores import all_runs, find_run, read_run
 from dalsegno.tools.timeline import timeline
-from dalsegno.tools.verifying import answer, verify
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
 
@@ -147,82 +145,8 @@ def show_run(
         )
 
 
-# --- verify and diff -----------------------------------------------------------------------------------------------
-
-
-@main.command(
-    "verify",
-    help=command_help(
-        "Replay histories against today's code, and report the first event at which it no longer fits.",
-        "replay verify --all --app shop.orders",
-        "No step is run. Exit code 0: all fit; 1: some diverge; 2: none diverges, but some could not be told. With "
-        '--json: {"counts": {"fits", "diverges", "unknown"}, "groups": [{…, "runs", "open", "run_ids"}], "runs": '
-        '[{"run_id", "workflow", "open", "verdict", "events", "event", "recorded", "yielded", "differs", "line_then", '
-        '"line_now", "file", "source", "reason"}]}.',
-    ),
-)
-@click.argument("runs", nargs=-1, type=RunName())
-@click.option("--all", "every", is_flag=True, help="Every run that the filters let through.")
-@app_option(required=True)
-@filter_options
-@store_option
-@json_option
-def verify_runs(
-    runs: tuple[str, ...], every: bool, app: str, store: str | None, json_wanted: bool, **filters: Any
-) -> None:
-    """Replay histories against code."""
-    if bool(runs) == every:
-        raise click.UsageError("name the runs, or say --all")
-    loaded = load_app(app)
-    with reading(store) as opened:
-        chosen = chosen_runs(opened, runs, **filters)
-        findings = list(verify(opened, watched(chosen, "replaying"), loaded))
-    if json_wanted:
-        show_json(reports.verify_data(findings))
-    else:
-        show(*reports.verify_report(findings))
-    click.get_current_context().exit(answer(findings))
-
-
-@main.command(
-    "diff",
-    help=command_help(
-        "Compare two histories: where they part first, and what differs after that.",
-        "replay diff order-42 order-43",
-        "Events are matched by the command they answer. Ids, times and source lines are left out. Exit code 0: "
-        'the same; 1: they differ. With --json: {"same", "events": {"a", "b"}, "divergences": [{"a", "b": indices or '
-        'null, "id", "event", "moved", "differences": [{"field", "a", "b"}]}]}.',
-    ),
-)
-@click.argument("a", type=RunName())
-@click.argument("b", type=RunName())
-@click.option("--other", metavar="URL", help="The store that B is in, when it is another one.")
-@app_option(required=False)
-@store_option
-@json_option
-def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | None, json_wanted: bool) -> None:
-    """Compare two histories."""
-    codec = codec_of(app)
-    with reading(store) as opened:
-        first = read_run(opened, find_run(opened, a))
-        second = read_run(opened, find_run(opened, b)) if other is None else None
-    if second is None:
-        with reading(other) as opened:
-            second = read_run(opened, find_run(opened, b))
-    for kept in (first, second):
-        if kept.unreadable is not None:
-            say(
-                f"{kept.record.run_id} is compared up to event {kept.unreadable.index}: {kept.unreadable.why}",
-                mark="warning",
-            )
-    comparison = compare(first.events, second.events, codec)
-    if json_wanted:
-        show_json(reports.diff_data(comparison, first.events, second.events))
-    else:
-        show(*reports.diff_report(comparison, first.events, second.events))
-    click.get_current_context().exit(NO if comparison.divergences else 0)
-
-
+main.add_command(verify_runs)
+main.add_command(diff_runs)
 main.add_command(export_runs)
 main.add_command(import_file)
 main.add_command(fork_run)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dalsegno.core.events import Event
-from dalsegno.tools.comparing import Comparison, Difference, Pair
+from dalsegno.tools.comparing import Comparison, Difference, Pair, Timings, timings
 from dalsegno.tools.measuring import Share, Spread, Stats
 from dalsegno.tools.render import NAME_MAX, table, text
 from dalsegno.tools.text import clean, duration, size
@@ -22,6 +22,7 @@ from dalsegno.tools.verifying import Finding, Group, Verdict, grouped
 RUNS_NAMED = 5
 VALUE_MAX = 60
 LATER_MAX = 40
+SPANS_MAX = 12
 
 
 # --- verify --------------------------------------------------------------------------------------------------------
@@ -64,10 +65,11 @@ def _group(group: Group) -> Text:
         return lines
     place = f"\n  first at event {one.event} of {clean(one.run_id)}" if one.event is not None else ""
     lines.append(place, style="default not bold")
-    for label, value in (("recorded", one.recorded), ("yielded", one.yielded), ("differs", one.differs)):
+    sides = (("recorded", one.recorded), ("yielded", one.yielded), ("differs", one.differs), ("cause", one.cause))
+    for label, value in sides:
         lines.append(f"\n    {label:9} {clean(value)}", style="default not bold")
     if one.line_now is not None:
-        then = f", recorded at line {one.line_then}" if one.line_then not in (None, one.line_now) else ""
+        then = f", recorded at line {one.line_then}" if one.line_then is not None else ""
         lines.append(f"\n    {clean(one.file)}:{one.line_now}{then}", style="dim")
     if one.source:
         lines.append(f"\n      {clean(one.source)}", style="default not bold")
@@ -96,8 +98,11 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
 def diff_report(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) -> list[RenderableType]:
     """The first divergence at length, the later ones as a table."""
     found = comparison.divergences
+    took = timings(comparison, a, b)
+    times = _times(took) if took is not None else []
     if not found:
-        return [Text(f"The same: {len(a)} events, alike in everything but ids, times and lines.", style="green")]
+        same = f"The same: {len(a)} events, alike in everything but ids, times and lines."
+        return [Text(same, style="green"), *times]
     first, later = found[0], found[1:]
     parts: list[RenderableType] = [_first(first, a, b)]
     if later:
@@ -110,7 +115,26 @@ def diff_report(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) 
         parts += [Text("\nLater:", style="bold"), made]
         if len(later) > LATER_MAX:
             parts.append(Text(f"and {len(later) - LATER_MAX} more; --json lists them all", style="dim"))
-    return parts
+    return [*parts, *times]
+
+
+def _times(took: Timings) -> list[RenderableType]:
+    """What two runs of one shape took, and where the difference lies."""
+    more = took.b_us - took.a_us
+    how = f"{duration(abs(more))} {'more' if more > 0 else 'less'}" if more else "the same"
+    head = Text(f"\nTimes: A took {duration(took.a_us)}, B {duration(took.b_us)}: {how}", style="bold")
+    if not took.spans:
+        return [head]
+    made = table("id", "what", "name", "A", "B", "B - A", right=("A", "B", "B - A"))
+    for span in took.spans[:SPANS_MAX]:
+        times = (duration(span.a_us), duration(span.b_us), ("+" if span.more_us > 0 else "") + duration(span.more_us))
+        made.add_row(text(span.id), span.what, text(span.name), *times)
+    rest = len(took.spans) - SPANS_MAX
+    return [
+        head,
+        made,
+        *([Text(f"and {rest} that differ less; --json lists them all", style="dim")] if rest > 0 else []),
+    ]
 
 
 def _first(pair: Pair, a: Sequence[Event], b: Sequence[Event]) -> Text:
@@ -172,7 +196,14 @@ def diff_data(comparison: Comparison, a: Sequence[Event], b: Sequence[Event]) ->
             }
             for pair in comparison.divergences
         ],
+        "timings": _timings_data(timings(comparison, a, b)),
     }
+
+
+def _timings_data(took: Timings | None) -> dict[str, Any] | None:
+    if took is None:
+        return None
+    return {"took_us": {"a": took.a_us, "b": took.b_us}, "spans": [attrs.asdict(span) for span in took.spans]}
 
 
 def _difference_data(one: Difference) -> dict[str, Any]:

@@ -65,11 +65,17 @@ class Kept:
 
 def read_run(store: Backend, record: RunRecord) -> Kept:
     """A run's whole history, a page at a time."""
+    records = raw_history(store, record)
+    events, unreadable = as_far_as_readable(records)
+    return Kept(record, tuple(records), tuple(events), unreadable)
+
+
+def raw_history(store: Backend, record: RunRecord) -> list[bytes]:
+    """A run's history as it is stored, a page at a time."""
     records: list[bytes] = []
     while page := store.history(record.number, len(records), PAGE):
         records += page
-    events, unreadable = as_far_as_readable(records)
-    return Kept(record, tuple(records), tuple(events), unreadable)
+    return records
 
 
 def find_run(store: Backend, name: str) -> RunRecord:

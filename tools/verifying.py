@@ -8,27 +8,35 @@ it can be done on a laptop, with histories of production, before a deploy.
     unknown     it cannot be told: no such workflow in the app, a payload of a class that is not here, a damaged record
 
 Many histories diverge for one reason; `grouped` puts those together that meet the same difference at the same line.
+
+Thousands of histories are shared out among processes (`verify_in_processes`). This one reads them, as they are stored,
+and the others decode and replay: so any store will do, an exported file too, and no process but this one opens it. No
+more is read ahead than keeps them busy.
 """
 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterable, Iterator
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from dalsegno.core.definitions import WorkflowDefinition
-from dalsegno.core.errors import AlienYield, DalsegnoError, HistoryMismatch, UnknownDefinition
+from dalsegno.core.errors import AlienYield, BadOption, DalsegnoError, HistoryMismatch, UnknownDefinition
 from dalsegno.core.events import Event
 from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.store import Backend, RunRecord
 from dalsegno.core.values.codec import Codec
-from dalsegno.tools.app import App
+from dalsegno.tools.app import App, load_app
 from dalsegno.tools.failures import NO, UNCLEAR
-from dalsegno.tools.stores import Kept, read_run
-from dalsegno.tools.timeline import words
+from dalsegno.tools.stores import Kept, raw_history, read_run
+from dalsegno.tools.timeline import as_far_as_readable, words
 
 
 class Verdict(Enum):
@@ -44,8 +52,8 @@ class Finding:
     """The verdict on one run, and where it diverges first.
 
     `event` is the index of the recorded event, `recorded` what it answered, `yielded` what the code yields today,
-    `differs` the first field that is not the same; `line_then` and `line_now` are lines of `file`, `source` what
-    stands at `line_now` today. `reason` says it in a sentence.
+    `differs` the first field that is not the same, `cause` the likeliest reason; `line_then` and `line_now` are lines
+    of `file`, `source` what stands at `line_now` today. `reason` says it all in a message.
     """
 
     run_id: str
@@ -57,6 +65,7 @@ class Finding:
     recorded: str = ""
     yielded: str = ""
     differs: str = ""
+    cause: str = ""
     line_then: int | None = None
     line_now: int | None = None
     file: str = ""
@@ -64,10 +73,11 @@ class Finding:
     reason: str = ""
 
     @property
-    def cause(self) -> tuple[Any, ...]:
+    def alike(self) -> tuple[Any, ...]:
         """What findings of one group have in common."""
         if self.verdict is Verdict.DIVERGES and self.differs:
-            return (self.verdict, self.workflow, self.differs, self.line_then, self.line_now, self.file)
+            sides = (_without_place(self.recorded), _without_place(self.yielded))
+            return (self.verdict, self.workflow, *sides, self.differs, self.line_then, self.line_now, self.file)
         return (self.verdict, self.workflow, self.line_now, self.reason.replace(self.run_id, "…"))
 
 
@@ -96,6 +106,83 @@ def verify(store: Backend, records: Iterable[RunRecord], app: App) -> Iterator[F
         yield verify_run(kept, app)
 
 
+CHUNK: Final = 20
+"""Histories that a process gets at a time: enough that handing them over does not count."""
+
+WAITING: Final = 3
+"""Chunks that are read ahead for each process."""
+
+WORTH_IT: Final = 200
+"""Below so many histories starting processes takes longer than replaying them here."""
+
+Raw = tuple[RunRecord, list[bytes]]
+
+
+def verify_in_processes(
+    store: Backend, records: Sequence[RunRecord], app: App, processes: int | None = None
+) -> Iterator[Finding]:
+    """The same, shared out among processes; findings come in the order of the runs. `processes` None: as many as there
+    are processors, where it is worth it. Raises `BadOption` when a process dies, which only code of the app can do."""
+    wanted = processes if processes is not None else multiprocessing.cpu_count() if len(records) >= WORTH_IT else 1
+    if wanted <= 1:
+        yield from verify(store, records, app)
+        return
+    context = multiprocessing.get_context("spawn")  # a store that is open here must not be inherited
+    with ProcessPoolExecutor(wanted, mp_context=context, initializer=_begin, initargs=(app.name,)) as pool:
+        pending: deque[Future[list[Finding]] | Finding] = deque()
+        try:
+            for at in range(0, len(records), CHUNK):
+                raw: list[Raw] = []
+                for record in records[at : at + CHUNK]:
+                    try:
+                        raw.append((record, raw_history(store, record)))
+                    except DalsegnoError as error:
+                        pending.append(_finding(record, Verdict.UNKNOWN, reason=str(error)))
+                pending.append(pool.submit(_verify_chunk, raw))
+                while len(pending) > wanted * WAITING:
+                    yield from _found(pending.popleft())
+            while pending:
+                yield from _found(pending.popleft())
+        except BrokenProcessPool as error:
+            raise BadOption(
+                f"a process that replayed histories with the code of {app.name} died; --processes 1 shows what happens"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _found(one: Future[list[Finding]] | Finding) -> list[Finding]:
+    return [one] if isinstance(one, Finding) else one.result()
+
+
+_APP: list[App] = []
+"""The app of a process that replays for another one."""
+
+
+def _begin(app: str) -> None:
+    _APP[:] = [load_app(app)]
+
+
+def _verify_chunk(chunk: list[Raw]) -> list[Finding]:
+    findings = []
+    for record, records in chunk:
+        events, unreadable = as_far_as_readable(records)
+        findings.append(verify_run(Kept(record, tuple(records), tuple(events), unreadable), _APP[0]))
+    return findings
+
+
+def sampled(records: Sequence[RunRecord], count: int) -> list[RunRecord]:
+    """About so many of them, the same each time: spread over their age, and at least one of every workflow."""
+    by_workflow: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_workflow.setdefault(record.workflow, []).append(record)
+    chosen: list[RunRecord] = []
+    for same in by_workflow.values():
+        share = max(1, round(count * len(same) / len(records)))
+        chosen += [same[at * len(same) // share] for at in range(min(share, len(same)))]
+    return chosen
+
+
 def verify_run(kept: Kept, app: App) -> Finding:
     """Replay one run."""
     record, count = kept.record, len(kept.events)
@@ -105,7 +192,8 @@ def verify_run(kept: Kept, app: App) -> Finding:
     try:
         definition = app.workflow(record.workflow)
     except UnknownDefinition as error:
-        return _finding(record, Verdict.UNKNOWN, events=count, reason=str(error))
+        keep = f'If it was renamed, @workflow(name="{record.workflow}") keeps the name that its runs know.'
+        return _finding(record, Verdict.UNKNOWN, events=count, reason=f"{error}. {keep}", cause=keep)
     return attrs.evolve(replay_events(record, kept.events, definition, app.codec), events=count)
 
 
@@ -143,12 +231,22 @@ def _divergence(record: RunRecord, error: DalsegnoError, definition: WorkflowDef
         recorded=_said(facts.get("recorded")),
         yielded=_said(facts.get("yielded")),
         differs=_said(facts.get("differs")),
+        cause=_said(facts.get("cause")),
         line_then=facts.get("line_then"),
         line_now=line,
         file=file,
         source=linecache.getline(file, line).strip() if line else "",
         reason=str(error),
     )
+
+
+def _without_place(side: str) -> str:
+    """What was recorded or yielded without its id, line and values, which differ from one round of a loop to the next.
+
+    >>> _without_place("step 'ship' (id 2, shop.py:14) with (7)")
+    "step 'ship'"
+    """
+    return side.partition(" (id ")[0]
 
 
 def _said(fact: Any) -> str:
@@ -164,7 +262,7 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     by_cause: dict[tuple[Any, ...], list[Finding]] = {}
     for finding in findings:
         if finding.verdict is not Verdict.FITS:
-            by_cause.setdefault(finding.cause, []).append(finding)
+            by_cause.setdefault(finding.alike, []).append(finding)
     groups = [
         Group(example=same[0], run_ids=tuple(one.run_id for one in same), open=sum(one.open for one in same))
         for same in by_cause.values()
