@@ -24,6 +24,7 @@ from dalsegno.tools.judging import diff_runs, verify_runs
 from dalsegno.tools.lint.command import lint
 from dalsegno.tools.measuring import measure
 from dalsegno.tools.moving import export_runs, import_file
+from dalsegno.tools.oncall import why_run
 from dalsegno.tools.options import (
     CONTEXT,
     RunName,
@@ -147,6 +148,7 @@ def show_run(
 
 main.add_command(verify_runs)
 main.add_command(diff_runs)
+main.add_command(why_run)
 main.add_command(export_runs)
 main.add_command(import_file)
 main.add_command(fork_run)

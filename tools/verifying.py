@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from enum import Enum
+from time import monotonic
 from typing import Any, Final
 
 import attrs
@@ -112,8 +113,8 @@ CHUNK: Final = 20
 WAITING: Final = 3
 """Chunks that are read ahead for each process."""
 
-WORTH_IT: Final = 200
-"""Below so many histories starting processes takes longer than replaying them here."""
+ALONE_S: Final = 1.0
+"""What takes no longer than this is done by one process: starting more of them takes half of it."""
 
 Raw = tuple[RunRecord, list[bytes]]
 
@@ -121,11 +122,19 @@ Raw = tuple[RunRecord, list[bytes]]
 def verify_in_processes(
     store: Backend, records: Sequence[RunRecord], app: App, processes: int | None = None
 ) -> Iterator[Finding]:
-    """The same, shared out among processes; findings come in the order of the runs. `processes` None: as many as there
-    are processors, where it is worth it. Raises `BadOption` when a process dies, which only code of the app can do."""
-    wanted = processes if processes is not None else multiprocessing.cpu_count() if len(records) >= WORTH_IT else 1
-    if wanted <= 1:
-        yield from verify(store, records, app)
+    """The same, shared out among processes; findings come in the order of the runs. `processes` None: one for each
+    processor, once it turns out to take long. Raises `BadOption` when the app makes a process die.
+    """
+    wanted = processes if processes is not None else multiprocessing.cpu_count()
+    if processes is None or wanted == 1:
+        begun, alone = monotonic(), 0
+        for finding in verify(store, records, app):
+            yield finding
+            alone += 1
+            if wanted > 1 and monotonic() - begun > ALONE_S / 2 and len(records) > 2 * alone:
+                break
+        records = records[alone:]
+    if not records:
         return
     context = multiprocessing.get_context("spawn")  # a store that is open here must not be inherited
     with ProcessPoolExecutor(wanted, mp_context=context, initializer=_begin, initargs=(app.name,)) as pool:
