@@ -101,8 +101,12 @@ class Writer:
     def flaky(self) -> Op:
         return Work(self.step(), self.number(), self.number(3, 1), self.pick("plain", "idempotent"))
 
+    def seconds(self) -> int:
+        """A time to wait. None at all is a race with whatever takes no time either, and no oracle can tell who wins."""
+        return self.number(12, 1 if self._comparable else 0)
+
     def nap(self) -> Op:
-        return Nap(self.number(12))
+        return Nap(self.seconds())
 
     def read(self) -> Op:
         if self._comparable:
@@ -110,7 +114,7 @@ class Writer:
         return Read(self.pick("round", "now", "uuid", "random", "chance"))
 
     def take(self) -> Op:
-        return Take(self.signal(), self.number(12) if self.pick(True, False) else None)
+        return Take(self.signal(), self.seconds() if self.pick(True, False) else None)
 
     def post(self) -> Op:
         return Post(self.pick("self", "nobody" if self._comparable else "parent"), self.signal(), self.number())

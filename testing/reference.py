@@ -113,8 +113,8 @@ def _do(run: Run, op: p.Op) -> Flow:
         case p.Mark():
             return (yield Marking())
         case p.Show():
+            yield Unreached()  # a cancellation that a shield has held back is raised here, and nothing is shown
             run.state[op.key] = op.value
-            yield Unreached()
             return None
         case p.Read():
             yield Unreached()

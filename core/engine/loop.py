@@ -164,11 +164,11 @@ class Loop:
         try:
             if run.interpreter is None and not self._load(run, act):
                 return False
-            inputs = run.inputs
+            inputs, absorb = run.inputs, self.arrivals.absorb
             while inputs:
                 arrived = inputs.popleft()
                 act.inputs.append(arrived)
-                self.arrivals.absorb(run, act, arrived)
+                absorb(run, act, arrived)
                 if run.interpreter is not None and run.interpreter.outcome is not None:
                     if self.closing.has_sent_to_itself(run, act):
                         act.urgent = True  # this is recorded first; it ends when it has seen what it sent

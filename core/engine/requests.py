@@ -60,13 +60,20 @@ class Requests:
         interpreter = run.interpreter
         assert interpreter is not None
         while True:
-            self._decide(run, act)
+            if interpreter.asked_changes:
+                self._decide(run, act)
             advance = interpreter.take()
             if advance.published and not replayed:
                 act.also.published.update(advance.published)
             replayed = False
-            if not advance.issued and not advance.withdrawn:
-                return
+            if not advance.withdrawn:
+                issued = advance.issued
+                if not issued:
+                    return
+                if len(issued) == 1 and issued[0].kind == "step":
+                    if self.step(run, act, issued[0]):
+                        return  # the common case: a body was noted, which asks for nothing more
+                    continue
             for waiting in advance.withdrawn:
                 self._withdraw(run, act, waiting)
             self.answer(run, act, advance.issued)
@@ -80,7 +87,8 @@ class Requests:
                 ask = self._ask.get(waiting.kind)
                 if ask is not None:
                     ask(run, act, waiting)
-                    self._decide(run, act)
+                    if interpreter.asked_changes:
+                        self._decide(run, act)
 
     def _decide(self, run: LiveRun, act: Activation) -> None:
         """Settle the changes that code has just asked about, before anything else is recorded."""
@@ -91,26 +99,28 @@ class Requests:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def step(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
-        """Note a body to be started, unless it runs already or waits for its next attempt."""
+    def step(self, run: LiveRun, act: Activation, waiting: Waiting) -> bool:
+        """Note a body to be started, unless it runs already or waits for its next attempt. False if an event was
+        folded, after which the code may ask for more."""
         if run.paused:
             run.held.append(waiting)
-            return
+            return True
         if waiting.id in run.running or waiting.retry_at_us is not None:
-            return
+            return True
         command = waiting.command
         assert isinstance(command, RunStep)
         if command.options.once:
             if waiting.started:
                 self._unknown(run, waiting)
-                return
+                return False
             run.happened(
                 StepStarted(self._now(), waiting.id, waiting.name, waiting.digest, waiting.line, waiting.attempt + 1)
             )
             act.urgent = True
             act.bodies.append(self.job(run, waiting, 1))
-            return
+            return False
         act.bodies.append(self.job(run, waiting, waiting.attempt + 1))
+        return True
 
     @staticmethod
     def job(run: LiveRun, waiting: Waiting, attempt: int) -> Job:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import CodeType, FrameType, GeneratorType
 from typing import Any
 
 from dalsegno.core.commands import Command
@@ -40,11 +40,13 @@ def innermost(suspended: Any) -> FrameType | None:
     """The frame that holds the `yield` a generator stands at."""
     found = None
     while suspended is not None:  # written out, since it is asked once for every step
-        frame = frame_of(suspended)
+        if type(suspended) is GeneratorType:
+            frame, inner = suspended.gi_frame, suspended.gi_yieldfrom
+        else:
+            frame, inner = frame_of(suspended), getattr(suspended, "cr_await", None)
         if frame is None or frame.f_code in _COMMAND_CODES:
             break
-        found = frame
-        suspended = getattr(suspended, "gi_yieldfrom", None) or getattr(suspended, "cr_await", None)
+        found, suspended = frame, inner
     return found
 
 

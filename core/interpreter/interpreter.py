@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import contextvars
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -85,6 +85,8 @@ class Interpreter:
         self._machine.root = Root(self._machine)
         self.waiting: dict[str, Waiting] = self._machine.waiting
         """Every command that waits for the outside, by id, in the order they were issued."""
+        self.asked_changes: Mapping[str, object] = self._machine.askers
+        """Changes the code asks about, which no event has answered; `undecided` says more of them."""
         self.warnings: list[str] = self._machine.warnings
         """What `arguments="warn"` let pass."""
         self.stubborn: list[Any] = []
