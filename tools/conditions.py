@@ -2,8 +2,8 @@
 
 A condition is parsed and walked, never run: there is no call but `len`, no assignment, no comprehension, so that it
 can ask nothing of the world and change nothing in the workflow. Attributes are read as they are stored, so no property
-is run; of the user's code only what compares values is. Names are those of local variables, innermost frame first; a name that is not
-there yet makes the condition false, since going to where it becomes true begins before it exists.
+is run; of the user's code only what compares values is. Names are those of local variables, innermost frame first; a
+name that is not there yet makes the condition false, since going to where it becomes true begins before it exists.
 
     >>> is_true = Condition("len(paid) > 1 and order.amount >= 10")
     >>> is_true({"paid": [1, 2], "order": 3}), is_true({})

@@ -86,8 +86,9 @@ def test_locals_at_every_event():
         ("0", "new"), ("0", ""), ("1", "changed"), ("3", "changed")
     ]  # fmt: skip
     assert local(walk, 2, "got") == ("0", "new")
-    assert walk.at(1).answers is not None
-    assert "RunStep(step='add', args=(0,)" in walk.at(1).answers.command
+    answers = walk.at(1).answers
+    assert answers is not None
+    assert "RunStep(step='add', args=(0,)" in answers.command
     assert walk.at(3).now_us == 2000
 
 
