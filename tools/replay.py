@@ -40,6 +40,7 @@ from dalsegno.tools.options import (
     watched,
 )
 from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data
+from dalsegno.tools.stepping import step_run
 from dalsegno.tools.stores import all_runs, find_run, read_run
 from dalsegno.tools.timeline import timeline
 
@@ -151,6 +152,7 @@ main.add_command(diff_runs)
 main.add_command(why_run)
 main.add_command(export_runs)
 main.add_command(import_file)
+main.add_command(step_run)
 main.add_command(fork_run)
 
 # --- stats and check -----------------------------------------------------------------------------------------------

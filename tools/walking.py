@@ -207,6 +207,12 @@ class Walk:
                 return index
         return None
 
+    def names_at(self, index: int) -> dict[str, Any]:
+        """The local variables themselves, around the answer to an event."""
+        walker = self._nearest(index)
+        walker.to(index)
+        return self.names(walker.interpreter, index)
+
     def names(self, interpreter: Interpreter, index: int) -> dict[str, Any]:
         """The local variables around the answer to an event, those of inner frames before those of outer ones."""
         found: dict[str, Any] = {}
