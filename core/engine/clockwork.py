@@ -12,7 +12,7 @@ from dalsegno.core.engine.live import STUBBORN, LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.suspects import Suspects
-from dalsegno.core.store import Status
+from dalsegno.core.store import RunRecord, Status
 
 TICK_S = 0.05
 """How long a message from another process waits at most, and how often time-outs are looked at."""
@@ -38,10 +38,12 @@ class Clockwork:
     def recover(self) -> None:
         """Claim every run with work to do, and try the blocked ones, for which the code may have been mended."""
         backend, after = self._around.backend, 0
+        claimed: list[RunRecord] = []
         while numbers := backend.active(after):
-            for record in backend.claim(self.suspects.hold_back(numbers), self._around.owner):
-                self._loop.adopt(record)
+            claimed += backend.claim(self.suspects.hold_back(numbers), self._around.owner)
             after = numbers[-1]
+        for record in claimed:  # not before all are found: what they start is active as well, and must not be claimed
+            self._loop.adopt(record)
         before: int | None = None
         while blocked := backend.runs(status=[Status.BLOCKED], before=before):
             for record in blocked:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from dalsegno import First, Flow, Receive, Retry, RunBlocked, Send, Sleep, Status, step, workflow
+from dalsegno import Client, Engine, First, Flow, Receive, Retry, RunBlocked, Send, Sleep, Spawn, Status, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.core.errors import StoreError, StoreFull
@@ -99,6 +100,40 @@ def test_a_result_outlives_a_store_that_does_not_answer():
         assert run.result() == 7
         assert other.result() == 7
     assert ran == [1]
+
+
+def test_what_starts_during_recovery_is_claimed_once():
+    """A child that a recovered run starts while others are still being claimed keeps the lease it was created with."""
+    started = threading.Event()
+
+    class Slow(MemoryBackend):
+        """Lets the first page of runs get on before the second is read."""
+
+        def active(self, after: int = 0, limit: int = 1000) -> list[int]:
+            if after:
+                started.wait(0.2)
+            return super().active(after, limit)
+
+    @workflow
+    def child() -> Flow[int]:
+        yield from Sleep(0)
+        return 1
+
+    @workflow
+    def parent() -> Flow[int]:
+        handle = yield from Spawn(child())
+        yield from announce()
+        return (yield from handle)
+
+    @step
+    def announce() -> None:
+        started.set()
+
+    with Slow() as store:
+        Client(store).start(parent, id="p")
+        with Engine(store, workflows=[parent, child]) as engine:
+            assert engine.get("p").result(timeout=10) == 1
+        assert {record.epoch for record in store.runs()} == {1}
 
 
 def test_a_retry_takes_no_number_of_its_own():
