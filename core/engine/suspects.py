@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.store import Status
@@ -49,12 +50,9 @@ class Suspects:
         """Claim the next one, unless the one before it has yet to show that it does no harm."""
         if self._tried is not None and self._on_trial(self._tried):
             return
-        number = self._waiting[0]
-        claimed = [] if number in self._loop.live else self._around.backend.claim([number], self._around.owner)
-        self._waiting.popleft()
+        number = self._waiting.popleft()
         self._tried, self._since_us = number, self._around.clock.steady_us()
-        for record in claimed:
-            self._loop.adopt(record)
+        self._loop.deliver(number, MAIL)  # it is claimed in its own turn: then never twice
 
     def _on_trial(self, number: int) -> bool:
         if self._around.clock.steady_us() - self._since_us > PATIENCE_US:
