@@ -262,7 +262,7 @@ class Loop:
 
     def _refused(self, run: LiveRun, act: Activation, refused: Refused) -> None:
         """Nothing of the transition happened: think it over from what is stored now."""
-        if refused.why in (Refusal.GONE, Refusal.CLOSED, Refusal.EPOCH):
+        if refused.why in (Refusal.GONE, Refusal.CLOSED) or (refused.why is Refusal.EPOCH and not self._is_ours(run)):
             log.info("run %s is no longer this engine's: %s", run.number, refused.why.value)
             self._let_go(run)
             return
@@ -277,6 +277,11 @@ class Loop:
         run.forget()
         run.activation = None
         self._queue(run)  # the turn is still ours; loading puts the mail first
+
+    def _is_ours(self, run: LiveRun) -> bool:
+        """Whether this engine still holds the run; it may have claimed it twice, and go on with the later lease."""
+        record = self.around.backend.record(run.number)
+        return record is not None and record.status.open and record.owner == self.around.owner
 
     def _start(self, run: LiveRun, jobs: list[Job]) -> None:
         """Let bodies start: everything they stand on is durable, or may be repeated."""
