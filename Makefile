@@ -15,8 +15,8 @@ help:  ## this list
 demo: $(VENV)/installed  ## the main job on real input, with two kills on the way
 	$(BIN)/dalsegno demo
 
-# Once in three loaded runs a timer's run of tests/torture/test_kills.py did not end: a wake-up is lost somewhere, and
-# not found yet. Until it is, that one test runs with `make torture`.
+# tests/torture/test_kills.py found runs that one engine had claimed twice. That is mended; it comes back here once long
+# runs of `make torture` have shown nothing more.
 test: $(VENV)/installed  ## the whole suite, but for the torture by signals
 	$(BIN)/pytest -n $(WORKERS) --ignore=tests/torture/test_kills.py
 
