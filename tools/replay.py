@@ -17,6 +17,7 @@ from dalsegno.tools import reports
 from dalsegno.tools.branching import fork_run
 from dalsegno.tools.checking import check_runs
 from dalsegno.tools.choosing import codec_of, filtered, reading
+from dalsegno.tools.debugging import debug_run
 from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
@@ -153,6 +154,7 @@ main.add_command(why_run)
 main.add_command(export_runs)
 main.add_command(import_file)
 main.add_command(step_run)
+main.add_command(debug_run)
 main.add_command(fork_run)
 
 # --- stats and check -----------------------------------------------------------------------------------------------
