@@ -13,6 +13,16 @@ applied; re-read the head before deciding). When a writing method returns, what 
 and, at durability `full`, a power cut. All methods may be called from any thread. Times are microseconds since 1970.
 
 A run is named by its *number*, which the store gives it once; (workflow id, generation) is what people call it.
+Generations count from 1. Numbers of runs and of messages ascend and are never given twice, also not after a purge; a
+store may leave gaps.
+
+Damage stays where it is. `record`, `find`, `history`, `inbox`, `published` and `create` raise `StoreDamaged` when the
+record they are asked for is damaged; `runs`, `active`, `due`, `news` and `claim` leave it out, as if it were gone, and
+`check` names it. For a damaged run `commit` answers `Refused(GONE, …)`, whose detail says so, and `send` NOT_FOUND with
+the run's number, so that one bad record holds up nobody else in the same flush.
+
+A store with a quota fills up in two steps: new work (`create`, `send`) is refused with `StoreFull` first, transitions
+later, so that runs which are there find room to end; claims and purges are never refused for it.
 """
 
 from __future__ import annotations
@@ -62,7 +72,8 @@ class Message:
 
     `generation` None means the newest run of that id. `name` is the signal's name, or the command id a child or
     callback answers; `failed` says whether `payload` is an error. `dedup`: a second message with the same key to the
-    same workflow id is not stored again, also after the run has closed.
+    same workflow id is not stored again, also after the run has closed. The key belongs to the run that accepted the
+    message: purging that run frees it, and purging another generation does not.
     """
 
     workflow_id: str
@@ -130,8 +141,9 @@ class RunRecord:
     """What the store knows of a run besides its history.
 
     `active`: it has work in flight or to do, so it must be picked up after a crash; a run that only waits is not
-    active. `epoch` grows with every claim; `owner` is who claimed it last. `deaths` counts claims taken over from an
-    owner that died while the run was active, since it last got a transition through.
+    active. A new open run is active, with or without an owner. `epoch` grows with every claim; a run created with an
+    owner has epoch 1, as if claimed, and one without has epoch 0. `owner` is who claimed it last. `deaths` counts
+    claims taken over from an owner that died while the run was active, since it last got a transition through.
     """
 
     number: int
@@ -175,7 +187,9 @@ class Transition:
     Accepted only if the run's epoch is `epoch` and its history holds exactly `head` events, and, for a transition that
     closes the run, if no message newer than `seen` waits in its inbox. `consumed` messages leave the inbox. `status`
     None leaves the status as it is. `timers_set` and `timers_cleared` are (deadline_us, key) pairs. `children` are
-    created, adopting a run whose `parent` is the same; `continued` is the next generation under the same id.
+    created, adopting a run whose `parent` is the same; `continued` is the next generation under the same id. Closing a
+    run makes it inactive, drops its timers, and empties its inbox of what it has seen. Only signals insist on their
+    target (`TARGET`); other messages to a run that is not there are dropped.
 
     Nobody changes one after it is made. It is not a frozen class all the same, because it is made for every step, and
     freezing doubles what that costs.
@@ -223,7 +237,7 @@ class Applied:
 
 @attrs.frozen(slots=True)
 class Refused:
-    """The transition was refused. `detail` names the child or target."""
+    """The transition was refused. `detail` names the child or target; with `GONE` it says if the record is damaged."""
 
     why: Refusal
     detail: str = ""
@@ -256,8 +270,8 @@ class Problem:
 
 class Backend(abc.ABC):
     """A store. Subclass it, register the subclass under the entry-point group `dalsegno.backends`, and prove it with
-    `dalsegno.testing.BackendContract`; for an ordered key-value store subclass `dalsegno.backends.ordered.OrderedStore`
-    instead, which asks for five methods.
+    `dalsegno.testing.BackendContract` and `dalsegno.testing.backend_machine.BackendMachine`; for an ordered key-value
+    store subclass `dalsegno.backends.ordered.OrderedStore` instead, which asks for five methods (see `docs/stores.md`).
     """
 
     survives_reopen: ClassVar[bool] = True
@@ -387,7 +401,11 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def purge(self, runs: Sequence[int]) -> int:
-        """Delete closed runs with everything of theirs; answers how many were. Open runs are left alone."""
+        """Delete closed runs with everything of theirs; answers how many were. Open runs are left alone.
+
+        They vanish at once, in commits of many runs; what lies under them is swept up in further commits of bounded
+        size, so that no run is so long that deleting it holds writers up. A purge that is interrupted in its sweep is
+        finished by the next."""
 
     @abc.abstractmethod
     def stats(self) -> dict[str, int]:

@@ -50,7 +50,7 @@ kinds = st.sampled_from(["signal", "signal", "signal", "cancel", "child", "callb
 messages = st.builds(
     Message,
     workflow_id=ids,
-    generation=st.sampled_from([None, None, 1, 2]),
+    generation=st.sampled_from([None, None, 1, 2, 3]),
     kind=kinds,
     name=st.sampled_from(["", "n\0é"]),
     payload=payloads,
@@ -74,6 +74,8 @@ def new_runs(**fixed: Any) -> st.SearchStrategy[NewRun]:
         "restore": st.booleans(),
         "published": published,
         "on_conflict": st.sampled_from(["attach", "reject", "restart_closed"]),
+        "generation": st.sampled_from([None, None, 1, 3]),
+        "messages_above": st.sampled_from([0, 0, 0, 2, 1000]),
     }
     return st.builds(NewRun, **{**given, **fixed})
 
@@ -131,8 +133,11 @@ class BackendMachine(RuleBasedStateMachine):
         (verdict,) = self.store.commit([transition])
         self._committed(transition, verdict)
 
-    @rule(sent=st.lists(messages, min_size=1, max_size=3), at_us=st.integers(0, 9))
-    def send(self, sent: list[Message], at_us: int) -> None:
+    @rule(sent=st.lists(messages, min_size=1, max_size=3), at_us=st.integers(0, 9), again=st.booleans())
+    def send(self, sent: list[Message], at_us: int, again: bool) -> None:
+        if again:  # what was accepted once is still known, whatever has happened since
+            used = sorted(self.model.used)
+            sent = [*(Message(workflow_id=one, kind="signal", dedup=key) for one, key in used), *sent]
         assert self.store.send(sent, at_us) == [self.model.send(message, at_us) for message in sent]
 
     @rule(new=st.lists(new_runs(), max_size=1), data=st.data(), place=places, sent=st.lists(messages, max_size=1))
@@ -248,7 +253,7 @@ class BackendMachine(RuleBasedStateMachine):
         running = [n for n, run in runs.items() if run.record.active and run.record.status is Status.RUNNING]
         assert store.active() == sorted(running)
         for workflow_id in (*IDS, "child"):
-            for generation in (None, 1, 2):
+            for generation in (None, 1, 2, 3, 4):
                 number = self.model.find(workflow_id, generation)
                 assert store.find(workflow_id, generation) == (None if number is None else runs[number].record)
         for number, run in runs.items():
@@ -275,7 +280,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     def _check_number(self, seq: int, waiting: Waiting) -> None:
         if waiting.seq > self.model.last_seq:
-            assert seq > self.model.last_seq
+            assert seq > max(self.model.last_seq, waiting.above)
             waiting.seq = self.model.last_seq = seq
         assert waiting.seq == seq
 

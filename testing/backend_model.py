@@ -32,10 +32,11 @@ UNSEEN = 2**62  # stands for the number of a message that was not read yet: it i
 
 @attrs.define
 class Waiting:
-    """A message in an inbox. `at_us` None: the port does not say what time it carries."""
+    """A message in an inbox. `at_us` None: the port does not say what time it carries. Its number is beyond `above`."""
 
     message: Message
-    at_us: int | None = None
+    at_us: int | None
+    above: int
     seq: int = UNSEEN
 
     def fits(self, stored: StoredMessage) -> bool:
@@ -74,7 +75,7 @@ class Model:
         self.made: list[int] = []
         self.used: dict[tuple[str, str], int] = {}
         self.arrived: list[tuple[int, Waiting]] = []
-        self.last_seq = 0
+        self.last_seq = self.above = 0
         self._given: list[int] = []
 
     def given(self, numbers: Iterable[int]) -> None:
@@ -100,7 +101,7 @@ class Model:
     def create(self, new: NewRun) -> tuple[int, bool]:
         found = self.find(new.workflow_id)
         if found is None:
-            return self._add(new, 1), True
+            return self._add(new, new.generation or 1), True
         if self.runs[found].open or new.on_conflict != "restart_closed":
             return found, False
         return self._add(new, self.runs[found].record.generation + 1), True
@@ -125,6 +126,7 @@ class Model:
             restore=new.restore,
         )
         self.runs[number] = Run(record, list(new.events), set(new.timers), dict(new.published))
+        self.above = max(self.above, new.messages_above)
         if not new.owner and new.status.open:
             self._deliver(number, Message(workflow_id=new.workflow_id, kind="wake"), None)
         return number
@@ -146,7 +148,7 @@ class Model:
         return Sent.ACCEPTED, number
 
     def _deliver(self, number: int, message: Message, at_us: int | None) -> None:
-        waiting = Waiting(message, at_us)
+        waiting = Waiting(message, at_us, self.above)
         self.runs[number].inbox.append(waiting)
         self.arrived.append((number, waiting))
 

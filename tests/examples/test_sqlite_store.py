@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dalsegno import Engine
 from dalsegno.backends import layout
@@ -50,6 +51,7 @@ class SqliteMachine(BackendMachine):
 
 
 TestSqliteAgrees = SqliteMachine.TestCase
+TestSqliteAgrees.settings = settings(max_examples=max(20, settings().max_examples // 3), deadline=None)  # it flushes
 
 
 @pytest.fixture

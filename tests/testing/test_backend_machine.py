@@ -89,6 +89,11 @@ class SendsToTheNewestGeneration(Careless):
         return attrs.evolve(message, generation=None)
 
 
+class NumbersMessagesFromOneAgain(Careless):
+    def write(self, creations, transitions, messages, at_us):
+        return super().write([attrs.evolve(one, messages_above=0) for one in creations], transitions, messages, at_us)
+
+
 class ForgetsKeysWithAnyPurge(MemoryBackend):
     def purge(self, runs):
         purged = super().purge(runs)
