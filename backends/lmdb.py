@@ -177,6 +177,10 @@ class LmdbBackend(OrderedStore):
         self._refuse_if_closed(True)
         if self._engine_lock is None:
             self._engine_lock = ENVIRONMENTS.hold(self.folder, owner)
+            # An engine that died between writing a commit and announcing it to readers has left it to the next writer
+            # to do so; without one, this engine would recover from the state before that commit.
+            with self.begin(True):
+                pass
         elif self._engine_lock.owner != owner:
             raise BadOption(f"this handle is held by {self._engine_lock.owner!r} already; {owner!r} needs its own")
 

@@ -16,7 +16,7 @@ from dalsegno.backends.lmdb import LmdbBackend
 from tests.torture import scribe
 from tests.torture.means import injecting, was_injected
 from tests.torture.proof import prove
-from tests.torture.stage import ROOT, Stage
+from tests.torture.stage import ROOT, Process, Stage, until
 
 LONG = "TORTURE_ROUNDS" in os.environ
 SEED = int(os.environ.get("TORTURE_SEED", "1"))
@@ -86,6 +86,35 @@ def test_a_writer_dies_or_fails_at_any_system_call(tmp_path: Path, call: str, wa
             break
     print(f"{call}:{way}: struck at {struck} moments")
     assert struck or not LONG
+
+
+def written(data: Path) -> int:
+    """The number of the last commit in the file, whether or not readers have been told of it."""
+    content = data.read_bytes()[: 2 * 4096]
+    return max(int.from_bytes(content[page + 144 : page + 152], "little") for page in (0, 4096))
+
+
+def test_an_heir_sees_the_last_commit_of_the_dead(tmp_path: Path):
+    """A commit that was written but not announced to readers when its process died is seen by the next engine."""
+    rehearsal, stage = tmp_path / "rehearsal", Stage(tmp_path)
+    rehearsal.mkdir()
+    LmdbBackend.open(str(rehearsal / "store")).close()
+    inscribe(rehearsal, "pwrite64", "delay_enter=0", 1)
+    calls = [line for line in (rehearsal / "strace").read_text("utf-8").splitlines() if "pwrite64(" in line]
+    last = max(at for at, line in enumerate(calls, 1) if ", 120, " in line)  # the header page, which ends a commit
+    with LmdbBackend.open(str(stage.store)) as store:  # as long as it is open the lock file stays as the dead left it
+        tracer = injecting("pwrite64", "delay_exit=60000000", f"{last}", tmp_path / "strace")
+        with Process(stage, [*tracer, sys.executable, "-m", "tests.torture.scribe", str(stage.store)]) as process:
+
+            def is_stuck() -> bool:
+                return written(stage.store / "data.mdb") > int(str(store.changes()))
+
+            until(lambda: is_stuck() and process.lives_for(0.3) and is_stuck(), process.last_words)
+        run = store.find("scribe")
+        assert run is not None
+        assert store.head(run.number) == scribe.ENTRIES
+        store.hold("heir")
+        assert store.head(run.number) == scribe.ENTRIES + 1
 
 
 @pytest.mark.timeout(300)
