@@ -22,6 +22,7 @@ from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.judging import diff_runs, verify_runs
+from dalsegno.tools.lines import coverage_of_runs, where_runs
 from dalsegno.tools.lint.command import lint
 from dalsegno.tools.measuring import measure
 from dalsegno.tools.moving import export_runs, import_file
@@ -155,6 +156,8 @@ main.add_command(export_runs)
 main.add_command(import_file)
 main.add_command(step_run)
 main.add_command(debug_run)
+main.add_command(where_runs)
+main.add_command(coverage_of_runs)
 main.add_command(fork_run)
 
 # --- stats and check -----------------------------------------------------------------------------------------------

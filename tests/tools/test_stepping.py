@@ -189,20 +189,19 @@ class Terminal:
         env = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT)
         os.close(slave)
-        self.seen = ""
+        self.unread = ""
 
     def until(self, text: str) -> str:
-        """Read until a text comes; what came since the last time, without colours."""
-        got = ""
-        while text not in got:
-            assert select.select([self.master], [], [], 60)[0], f"no {text!r} in {got!r}"
+        """Read until a text comes, and answer what came up to its end, without colours; the rest is for next time."""
+        while text not in self.unread:
+            assert select.select([self.master], [], [], 60)[0], f"no {text!r} in {self.unread!r}"
             try:
                 data = os.read(self.master, 65536)
             except OSError:
-                raise AssertionError(f"it ended without {text!r}: {got!r}") from None
-            got += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", data.decode("utf-8", "replace"))
-        self.seen += got
-        return got
+                raise AssertionError(f"it ended without {text!r}: {self.unread!r}") from None
+            self.unread = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.unread + data.decode("utf-8", "replace"))
+        got, _, self.unread = self.unread.partition(text)
+        return got + text
 
     def type(self, line: str) -> None:
         """Type a line."""
