@@ -181,25 +181,13 @@ class Remote:
         self._debugpy.wait_for_client()
 
     def stop_when_run(self, place: FrameType | CodeType) -> None:
-        """Stop when what goes on there comes to its next line; debugpy's own tracing goes on beneath."""
-        before: Any = sys.gettrace()
-
-        def wait(resumed: FrameType, event: str, arg: Any) -> Any:
-            if event == "call" and place in (resumed, resumed.f_code):
-                return stop
-            return before(resumed, event, arg) if before is not None else None
-
-        def stop(resumed: FrameType, event: str, arg: Any) -> Any:
-            if event != "line":
-                return stop
-            sys.settrace(before)
-            self.stops.append((resumed.f_code.co_filename, resumed.f_lineno))
-            importlib.import_module("pydevd").settrace(
-                suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=resumed
-            )
-            return resumed.f_trace
-
-        sys.settrace(wait)
+        """Have debugpy stop where this frame comes to its next line; at a code that has not begun it cannot."""
+        if isinstance(place, CodeType):
+            raise BadOption("--listen has no frame to stop in before event 1; begin with --at 1, or use breakpoint()")
+        self.stops.append((place.f_code.co_filename, place.f_lineno))
+        importlib.import_module("pydevd").settrace(
+            suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=place
+        )
 
     def hook(self, *arguments: Any, **options: Any) -> None:
         """What `breakpoint()` calls."""
@@ -215,9 +203,9 @@ def breakpoints(debugger: Debugger | Remote) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.settrace(trace)
         sys.breakpointhook = before
-        if isinstance(debugger, Debugger):
+        if isinstance(debugger, Debugger):  # debugpy wants nobody else to set the trace
+            sys.settrace(trace)
             debugger.clear_all_breaks()  # pdb keeps them for the whole process
 
 

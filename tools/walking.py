@@ -35,6 +35,7 @@ from dalsegno.tools.bounded import shown
 WAY_POINTS: Final = 8
 APART_MIN: Final = 200  # events; nearer together they would save less than looking them up costs
 POINTS_KEPT: Final = 2000
+BACK: Final = 25  # points that are made in one go when stepping back
 FRAMES_MAX: Final = 50
 NAMES_MAX: Final = 60
 
@@ -188,12 +189,17 @@ class Walk:
             self._points.move_to_end(index)
             return self._points[index]
         before = self._points.get(index - 1)
-        walker = self._nearest(index if before is not None or index == 0 else index - 1)
+        first = index
         if before is None and index:
-            walker.to(index - 1)
-            before = self._point(walker, None)
-        walker.to(index)
-        point = self._points[index] = self._point(walker, before)
+            first = max(index - (BACK if index + 1 in self._points else 1), 0)  # who steps back will go on doing so
+        walker = self._nearest(first)
+        if first < index:
+            walker.to(first)
+            before = self._point(walker, None)  # not kept: what changed there is not known
+            first += 1
+        for place in range(first, index + 1):
+            walker.to(place)
+            before = self._points[place] = point = self._point(walker, before)
         while len(self._points) > POINTS_KEPT:
             self._points.popitem(last=False)
         return point

@@ -162,6 +162,8 @@ def test_with_debugpy(run_replay: Cli, url: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
     options = ("--listen", "localhost:5678", "--at", "1", "--json")
     result = run_replay("debug", "order-1", "--app", STOPPING, "--store", url, *options)
-    assert said == [("localhost", 5678), "waits", stopping_line('Publish("stage", "waiting")'), "breakpoint"]
-    assert json.loads(result.stdout)["stops"][0]["line"] == stopping_line('Publish("stage", "waiting")')
+    assert said == [("localhost", 5678), "waits", stopping_line("receipt = yield from charge"), "breakpoint"]
+    assert json.loads(result.stdout)["stops"][0]["line"] == stopping_line("receipt = yield from charge")
+    early = run_replay("debug", "order-1", "--app", APP, "--store", url, "--listen", "5678", "--at", "0", code=2)
+    assert "begin with --at 1" in early.stderr
     assert "HOST:PORT" in run_replay("debug", "order-1", "--app", APP, "--store", url, "--listen", "x", code=2).stderr
