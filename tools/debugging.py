@@ -68,8 +68,9 @@ class Debugger(Pdb):
         """Stop when this suspended frame goes on, or this code begins."""
 
         def wait(resumed: FrameType, event: str, _: Any) -> Any:
-            meant = event == "call" and place in (resumed, resumed.f_code)
-            return self.stop_in(resumed) if meant else None
+            begins = resumed.f_code is place and resumed.f_lineno == resumed.f_code.co_firstlineno
+            # another generator of this code may be put away meanwhile: that is a call as well, further down in it
+            return self.stop_in(resumed) if event == "call" and (begins or resumed is place) else None
 
         sys.settrace(wait)
 

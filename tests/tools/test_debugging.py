@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dalsegno.tools import replay
+from dalsegno.tools.debugging import Debugger
 from tests.tools import shop, shop_stopping
 from tests.tools.conftest import Cli
 from tests.tools.test_stepping import Terminal, line_of
@@ -57,6 +58,19 @@ def test_before_anything_ran(url: str):
     """At event 0 it stops where the workflow begins."""
     result = fed(url, "n", "n", "q", options=("--at", "0"))
     assert f"shop.py({line_of('receipt = yield from charge')})fulfil()" in result.output
+
+
+def test_no_other_generator_of_the_same_code(url: str):
+    """One that is put away while the debugger waits for the beginning is not taken for it."""
+    other = shop.fulfil.fn(shop.Order(9))
+    next(other)
+    debugger, before = Debugger(), sys.gettrace()
+    try:
+        debugger.stop_when_run(shop.fulfil.fn.__code__)
+        other.close()
+    finally:
+        sys.settrace(before)
+    assert debugger.stops == []
 
 
 def test_generators_below(url: str):
