@@ -15,10 +15,8 @@ help:  ## this list
 demo: $(VENV)/installed  ## the main job on real input, with two kills on the way
 	$(BIN)/dalsegno demo
 
-# tests/torture/test_kills.py found runs that one engine had claimed twice. That is mended; it comes back here once long
-# runs of `make torture` have shown nothing more.
 test: $(VENV)/installed  ## the whole suite, but for the torture by signals
-	$(BIN)/pytest -n $(WORKERS) --ignore=tests/torture/test_kills.py
+	$(BIN)/pytest -n $(WORKERS)
 
 test-all:  ## the whole suite on every CPython from 3.11 up that is found
 	@.ci/test-all
