@@ -184,7 +184,6 @@ class LiveRun:
         "running",
         "seen",
         "stored_active",
-        "submitted",
     )
 
     def __init__(self, number: int, record: RunRecord | None = None, first: RunStarted | None = None) -> None:
@@ -193,7 +192,6 @@ class LiveRun:
         self.first = first  # the event of a run this engine has just created: no need to read it back
         self.interpreter: Interpreter | None = None
         self.activation: Activation | None = None
-        self.submitted = False
         self.inputs: deque[Any] = deque()
         self.running: dict[str, Job] = {}
         self.held: list[Waiting] = []

@@ -7,6 +7,7 @@ starting or cancelling branches, since a branch may end the moment it is touched
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ from dalsegno.core.interpreter.machine import Machine, Site
 STOPPED = "a branch beside this one ended it"
 
 
-class Join:
+class Join(abc.ABC):
     """What the three have in common: seats, how many are open, and stopping them all."""
 
     shielded = False
@@ -90,17 +91,17 @@ class Join:
         self.seats = {}  # errors of the losers lead, by their frames, back to here
         self.failure = self.cancelled = None
 
+    @abc.abstractmethod
     def heard(self, seat: Seat) -> None:
         """What the end of a branch means."""
-        raise NotImplementedError
 
     def is_over(self) -> bool:
         """Whether the node may end, given that no branch is open."""
         return True
 
+    @abc.abstractmethod
     def succeed(self) -> None:
         """Settle the site with the answer."""
-        raise NotImplementedError
 
     def place(self) -> tuple[str, int]:
         """The line at which the node was yielded."""

@@ -7,6 +7,7 @@ finished scope can be passed over by a replay as a whole.
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from dalsegno.core.commands import Command, Scope, Shield, Spawn, Task
@@ -65,7 +66,7 @@ class TaskNode:
         return f"task {self.id}"
 
 
-class Region:
+class Region(abc.ABC):
     """What owns tasks. `around` is the region it lies in; `consumed` the signals received inside, where that counts."""
 
     consumed: list[int] | None = None
@@ -103,9 +104,9 @@ class Region:
             self.ended = True
             self.end()
 
+    @abc.abstractmethod
     def end(self) -> None:
         """Everything has ended."""
-        raise NotImplementedError
 
 
 class Root(Region):
