@@ -283,7 +283,10 @@ class Backend(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def open(cls, location: str, **options: Any) -> Self:
-        """Open the store at what stands after the scheme of its URL. Raises `StoreUnusable` or `BadOption`."""
+        """Open the store at what stands after the scheme of its URL. Raises `StoreUnusable` or `BadOption`.
+
+        A store that others can find again takes the option `read_only`: what is there is opened to look, writing
+        raises `StoreUnusable`, and where nothing is, that is raised and nothing is made. `replay` opens stores so."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -107,8 +107,9 @@ class SqliteStore(OrderedStore):
     survives_reopen: ClassVar[bool] = True
     shared: ClassVar[bool] = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._process = os.getpid()
         self._writing = threading.Lock()
         self._lock = threading.Lock()  # over all below
@@ -120,16 +121,17 @@ class SqliteStore(OrderedStore):
 
     @classmethod
     def open(cls, location: str, **options: Any) -> Self:
-        """Open or create the store in a file. There are no options."""
+        """Open or create the store in a file; with `read_only`, open what is there, and write nothing."""
         path, _, query = location.partition("?")
+        read_only = bool(options.pop("read_only", False))
         if options or query:
-            raise BadOption(f"a SQLite store has no options, and was given {query or ', '.join(options)}")
+            raise BadOption(f"a SQLite store has no option but read_only, and was given {query or ', '.join(options)}")
         if not path or "\0" in path or path == ":memory:":
             raise BadOption(f"{location!r} names no file: write 'sqlite:PATH' (or 'memory:', for a store in memory)")
-        store = cls(Path(path).expanduser().absolute())
+        store = cls(Path(path).expanduser().absolute(), read_only)
         try:
             store._make()
-            store.prepare(f"SQLite {sqlite3.sqlite_version}")
+            store.prepare(f"SQLite {sqlite3.sqlite_version}", may_write=not read_only)
         except StoreError as error:
             store.close()
             if isinstance(error, StoreUnusable) and not str(error).startswith(str(store.path)):
@@ -139,10 +141,16 @@ class SqliteStore(OrderedStore):
 
     def _make(self) -> None:
         """See that the file is ours or new, and make of a new one a store. An old one is not written to."""
+        if self._read_only and not self.path.is_file():
+            raise StoreUnusable(f"{self.path} is not there, so there is nothing to read")
         with self._lent() as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and RECORDS not in tables:
                 raise StoreUnusable(f"{self.path} is another program's database: it has a table {min(tables)!r}")
+            if self._read_only and not tables:
+                raise StoreUnusable(f"{self.path} is empty, so there is nothing to read")
+            if self._read_only:
+                return
             self._keep_a_log(connection)
             if not tables:
                 connection.execute("BEGIN IMMEDIATE")
@@ -183,6 +191,8 @@ class SqliteStore(OrderedStore):
     @contextmanager
     def begin(self, write: bool) -> Iterator[KeyValueTransaction]:
         self._refuse_if_forked()  # before its locks are touched: a thread that is not here may have held them
+        if write:
+            self._refuse_if_read_only()
         with self._writing if write else nullcontext(), self._lent() as connection:
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             transaction = SqliteTransaction(self.path, connection)
@@ -198,7 +208,7 @@ class SqliteStore(OrderedStore):
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
-                connection = _connect(self.path, PATIENCE_S)
+                connection = _connect(self.path, PATIENCE_S, self._read_only)
             yield connection
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -224,6 +234,10 @@ class SqliteStore(OrderedStore):
         if self._process != os.getpid():
             raise StoreUnusable("this store was opened before the process was forked; open it again in the child")
 
+    def _refuse_if_read_only(self) -> None:
+        if self._read_only:
+            raise StoreUnusable(f"{self.path} was opened for reading only")
+
     def _failed(self, error: sqlite3.Error) -> StoreError:
         """What to raise for an error of SQLite that came before or outside a commit: nothing was applied."""
         code = _code(error)
@@ -238,6 +252,7 @@ class SqliteStore(OrderedStore):
     # --- the rest of the port --------------------------------------------------------------------------------------
 
     def hold(self, owner: str) -> None:
+        self._refuse_if_read_only()
         if not self._lock_engine(owner):
             raise self._in_use()
         who = json.dumps({"owner": owner, "pid": os.getpid(), "host": socket.gethostname()})
@@ -282,7 +297,7 @@ class SqliteStore(OrderedStore):
         with self._guarded():
             try:
                 if self._watching is None:
-                    self._watching = _connect(self.path, PATIENCE_S)
+                    self._watching = _connect(self.path, PATIENCE_S, self._read_only)
                 return self._watching.execute("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error as error:
                 raise self._failed(error) from error
@@ -300,11 +315,13 @@ class SqliteStore(OrderedStore):
         }
 
 
-def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
-    """A connection that leaves transactions to us and goes from thread to thread, to one at a time."""
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, patience_s: float, read_only: bool = False) -> sqlite3.Connection:
+    """A connection that leaves transactions to us and goes from thread to thread, to one at a time. To read the log
+    beside the file it needs leave to write, so what keeps a reader from writing is a pragma."""
+    where = f"{path.as_uri()}?mode={'rw' if read_only else 'rwc'}"  # the first makes no file
+    connection = sqlite3.connect(where, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=True)
     try:
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA query_only = ON" if read_only else "PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
         raise

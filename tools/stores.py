@@ -46,11 +46,10 @@ def store_url(given: str | None = None, *, make: bool = False) -> str:
 
 
 def open_for_reading(url: str) -> Backend:
-    """Open a store to look at it, beside whoever works there. Raises `StoreUnusable` when there is none."""
+    """Open a store to look at it, beside whoever works there. Raises `StoreUnusable` when there is none: `read_only` is
+    the one option that every kind of store takes, so that a slip of the pen never makes a new one."""
     scheme, _, location = url.partition(":")
-    if scheme == "file":
-        return into_memory(Path(location))
-    return open_store(url, read_only=True) if scheme == "lmdb" else open_store(url)
+    return into_memory(Path(location)) if scheme == "file" else open_store(url, read_only=True)
 
 
 @attrs.frozen

@@ -130,6 +130,29 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["notes.txt", "other.db"]
 
 
+def test_opened_to_look(path: Path):
+    """With `read_only` nothing is made of what is not there or empty, and a store that is there is not written to."""
+    with pytest.raises(StoreUnusable, match=f"^{path} .*nothing to read"):
+        SqliteStore.open(str(path), read_only=True)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(StoreUnusable, match=f"^{path} .*nothing to read"):
+        SqliteStore.open(str(path), read_only=True)
+    assert path.stat().st_size == 0
+    with SqliteStore.open(str(path)) as store:
+        begin(store, "one")
+        with SqliteStore.open(str(path), read_only=True) as reader:
+            assert reader.find("one") is not None
+            before = reader.changes()
+            begin(store, "two")
+            assert reader.changes() != before
+            assert len(reader.runs()) == 2
+            for write in (lambda: begin(reader, "three"), lambda: reader.hold("engine")):
+                with pytest.raises(StoreUnusable, match="reading only"):
+                    write()
+        store.hold("engine")
+
+
 def test_a_later_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
     """A store written by a later release is named with its file, and not opened."""
     with monkeypatch.context() as later:

@@ -192,7 +192,7 @@ from dalsegno import Engine
 from dalsegno.examples.hello import greet, greet_all
 
 for _ in range(2):
-    with Engine("file:./orders", workflows=[greet_all], steps=[greet]) as engine:
+    with Engine("onefile:./orders", workflows=[greet_all], steps=[greet]) as engine:
         print(engine.start(greet_all, ["Ada"], id="hello").result(timeout=20))
 """
 
@@ -236,6 +236,10 @@ def test_the_store_of_the_guide_runs_a_workflow(guide: Path):
     """Registered as the guide says, it is found by its URL, and what was recorded in it is found again."""
     done = python(guide, "-c", GREET_IN_IT)
     assert (done.stdout, done.stderr) == ("Hello, Ada!\n1\n1\n", "")
+    assert "greet_all" in python(guide, "-m", "dalsegno.tools.replay", "ls", "--store", "onefile:./orders").stdout
+    typo = python(guide, "-m", "dalsegno.tools.replay", "ls", "--store", "onefile:./ordres")
+    assert (typo.returncode, typo.stderr) == (3, "error: ./ordres is not there, so there is nothing to read\n")
+    assert not [file for file in guide.iterdir() if file.name.startswith("ordres")]
 
 
 def test_the_store_of_the_guide_is_typed(guide: Path):

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from dalsegno import Engine, collect
 from dalsegno.core.errors import BadOption, RunNotFound, StoreUnusable
 from dalsegno.core.store import Backend
 from dalsegno.tools.stores import all_runs, find_run, open_for_reading, store_url
+from dalsegno.tools.transfer import BadHistoryFile
+from tests.tools import shop
+from tests.tools.conftest import Cli
 
 
 def test_the_store_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -36,6 +40,29 @@ def test_looking_writes_nothing(folder: Path):
         with pytest.raises(StoreUnusable, match="reading only"):
             store.send([], 0)
     assert (folder / "data.mdb").read_bytes() == before
+
+
+@pytest.mark.parametrize("scheme", ["lmdb", "sqlite", "file"])
+def test_looking_makes_no_store(scheme: str, tmp_path: Path, run_replay: Cli, run_dalsegno: Cli):
+    """A store that is not there is refused by what reads and by what sends, whatever its kind, and is not made."""
+    url = f"{scheme}:{tmp_path}/typo"
+    with pytest.raises((StoreUnusable, BadHistoryFile)):
+        open_for_reading(url)
+    code = 4 if scheme == "file" else 3  # it is the file that cannot be read
+    assert str(tmp_path / "typo") in run_replay("ls", "--store", url, code=code).stderr
+    run_dalsegno("signal", "order-1", "approval", "--store", url, code=code)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_of_another_kind_is_read_as_well(tmp_path: Path, run_replay: Cli):
+    """Reading commands work on SQLite beside its engine, and cannot write to it."""
+    url = f"sqlite:{tmp_path}/shop.db"
+    with Engine(url, workflows=collect(shop)) as engine:
+        engine.start(shop.quick, 1, id="quick-1").result(timeout=10)
+        assert "quick-1" in run_replay("ls", "--store", url).stdout
+        with open_for_reading(url) as store, pytest.raises(StoreUnusable, match="reading only"):
+            store.purge([1])
+    assert "receipt 1" in run_replay("show", "quick-1", "--store", url).stdout
 
 
 def test_runs_by_what_people_type(store: Backend):
