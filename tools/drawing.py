@@ -1,11 +1,13 @@
 """A history drawn on a terminal: an event a line, the last column to scale, like a Gantt chart.
 
-    #  since start  what            id  name    took  payload          0                  1.54 s
-    1     +3.59 ms  step completed  1   charge  3 ms  "receipt 7"      ━━
-    2     +1.29 s   timer set       2   sleep                            ━━━━━━━━━━━━━━━━━━━━━━▸
+    #  since start  what                 id  name    took  payload          0                  1.54 s
+    1     +3.59 ms  step attempt failed  1   charge  3 ms  TimeoutError: …  ━━╌╌
+    2     +9.13 ms  step completed       1   charge  3 ms  "receipt 7"          ━━
+    3     +1.29 s   timer set            2   sleep                                ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌▸
 
-A dot is a point in time, a bar has a length, an arrow has not ended. Payloads get what the other columns leave; on a
-narrow terminal some of those make room. Lines are made of rich's segments rather than put into one of its tables, which
+A dot is a point in time, a bar has a length, and an arrow has not ended. What works is drawn heavy, what only waits is
+drawn broken, what other commands lie inside of is drawn thin. Payloads get what the other columns leave; on a narrow
+terminal some of those make room. Lines are made of rich's segments rather than put into one of its tables, which
 takes half a millisecond a row: histories of ten thousand events are not rare. Pure.
 """
 
@@ -23,7 +25,7 @@ from rich.style import Style
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.render import row_payload
 from dalsegno.tools.text import clean, clock, duration
-from dalsegno.tools.timeline import Mark, Row, Timeline, Unreadable, bar
+from dalsegno.tools.timeline import Kind, Mark, Row, Timeline, Unreadable, bar
 
 COLUMNS: Final = ("#", "time", "since start", "what", "id", "name", "took", "tries")
 RIGHT: Final = frozenset({"#", "since start", "took", "tries"})
@@ -135,14 +137,27 @@ def _cells(row: Row) -> dict[str, Cell]:
     }
 
 
+STROKES: Final = {Kind.WAIT: "╌", Kind.PAUSE: "╌", Kind.SCOPE: "─", Kind.RACE: "─"}
+"""What bars are made of; anything else is drawn heavy. The wait for another attempt is drawn like other waits."""
+
+
 def drawn_bar(row: Row, line: Timeline, width: int) -> str:
     """When and how long, in `width` cells. A point in time is a dot; what is still open ends in an arrow.
 
-    >>> row = Row(index=1, event="", what="", at_us=5, since_us=5, began_us=5, ended_us=None, mark=Mark.WAIT)
-    >>> drawn_bar(row, Timeline(rows=(row,), started_us=0, stopped_us=10), 10)
-    '     ━━━━▸'
+    >>> wait = Row(index=1, event="", what="", kind=Kind.WAIT, at_us=5, since_us=5, began_us=5, ended_us=None,
+    ...            mark=Mark.WAIT)
+    >>> drawn_bar(wait, Timeline(rows=(wait,), started_us=0, stopped_us=10), 10)
+    '     ╌╌╌╌▸'
     """
     first, cells, is_open = bar(row.began_us, row.ended_us, line, width)
+    drawn = " " * first + _stroke(STROKES.get(row.kind, "━"), cells, is_open)
     if row.ended_us == row.began_us:
-        return " " * first + "•"
-    return " " * first + "━" * (cells - 1) + ("▸" if is_open else "━")
+        drawn = " " * first + "•"
+    if row.backoff is not None:
+        after, cells, is_open = bar(row.backoff.began_us, row.backoff.ended_us, line, width)
+        drawn += _stroke(STROKES[Kind.WAIT], after + cells - len(drawn), is_open)
+    return drawn
+
+
+def _stroke(stroke: str, cells: int, is_open: bool) -> str:
+    return stroke * (cells - 1) + ("▸" if is_open else stroke) if cells > 0 else ""

@@ -1,10 +1,12 @@
 """A history as a timeline: for each event what happened, when, how long it took, and to which command it belongs.
 
-Pure: events in, rows out. A row spans the time it stands for (a step's attempt from its start to its record, a timer
-from being set to firing, a child from its start to its outcome), so that a bar can be drawn to scale. What lies between
-two events of one command is found by the command's id; a history of any length is one pass forth and one back.
+Pure: events in, rows out. A row spans the time it stands for, so that a bar can be drawn to scale: a step's attempt
+from its start to its record, with the wait for the next attempt behind it; a timer from being set to firing; a child
+from its start to its outcome; a scope and a race from the first thing inside to the end; a pause until the run is
+resumed. What lies between two events of one command is found by the command's id; a history of any length is one pass
+forth and one back. `drawing` puts these rows on a terminal and `lanes` orders them for the page.
 
-    >>> events = [RunStarted(0, "nap", "nap-1", 1, b"", b""), TimerSet(5, "1", "sleep", "", b"", 3, 9)]
+    >>> events = [ev.RunStarted(0, "nap", "nap-1", 1, b"", b""), ev.TimerSet(5, "1", "sleep", "", b"", 3, 9)]
     >>> [(row.what, row.began_us, row.ended_us) for row in timeline(events).rows]
     [('run started', 0, 0), ('timer set', 5, None)]
 
@@ -37,7 +39,56 @@ class Mark(Enum):
     PLAIN = "plain"
 
 
-_WAITS = (ev.TimerSet, ev.ChildStarted, ev.StepStarted)
+class Kind(Enum):
+    """What an event is about: the sort of thing whose time a row shows."""
+
+    RUN = "run"
+    STEP = "step"
+    WAIT = "wait"
+    CHILD = "child"
+    SCOPE = "scope"
+    RACE = "race"
+    MESSAGE = "message"
+    MARK = "mark"
+    PAUSE = "pause"
+
+
+KINDS: Final[dict[type[Event], Kind]] = {
+    ev.RunStarted: Kind.RUN,
+    ev.RunCompleted: Kind.RUN,
+    ev.RunFailed: Kind.RUN,
+    ev.RunCancelled: Kind.RUN,
+    ev.RunTerminated: Kind.RUN,
+    ev.RunTimedOut: Kind.RUN,
+    ev.RunContinued: Kind.RUN,
+    ev.CancelRequested: Kind.RUN,
+    ev.RunPaused: Kind.PAUSE,
+    ev.RunResumed: Kind.PAUSE,
+    ev.StepStarted: Kind.STEP,
+    ev.StepAttemptFailed: Kind.STEP,
+    ev.StepCompleted: Kind.STEP,
+    ev.StepFailed: Kind.STEP,
+    ev.TimerSet: Kind.WAIT,
+    ev.TimerFired: Kind.WAIT,
+    ev.TimerCancelled: Kind.WAIT,
+    ev.SignalReceived: Kind.MESSAGE,
+    ev.SignalSent: Kind.MESSAGE,
+    ev.SignalNotSent: Kind.MESSAGE,
+    ev.CallbackCompleted: Kind.MESSAGE,
+    ev.CallbackFailed: Kind.MESSAGE,
+    ev.ChildStarted: Kind.CHILD,
+    ev.ChildNotStarted: Kind.CHILD,
+    ev.ChildCompleted: Kind.CHILD,
+    ev.ChildFailed: Kind.CHILD,
+    ev.SideEffectRecorded: Kind.MARK,
+    ev.RaceDecided: Kind.RACE,
+    ev.ScopeCompleted: Kind.SCOPE,
+    ev.CheckpointTaken: Kind.MARK,
+    ev.PatchAdopted: Kind.MARK,
+}
+"""The kind of every event; a test sees that none is left out."""
+
+_WAITS = (ev.TimerSet, ev.ChildStarted, ev.StepStarted, ev.RunPaused)
 _BAD = (
     ev.RunFailed,
     ev.RunCancelled,
@@ -52,6 +103,10 @@ _BAD = (
     ev.CancelRequested,
 )
 _GOOD = (ev.RunCompleted, ev.StepCompleted, ev.ChildCompleted, ev.CallbackCompleted, ev.TimerFired)
+_ATTEMPTS = (ev.StepStarted, ev.StepAttemptFailed, ev.StepCompleted, ev.StepFailed)
+_SURROUNDS = (ev.ScopeCompleted, ev.RaceDecided)
+"""Events that end what has other commands inside; their rows begin with the first of those."""
+
 _ENDS_WAIT = (
     ev.TimerFired,
     ev.TimerCancelled,
@@ -63,14 +118,28 @@ _ENDS_WAIT = (
 )
 
 
+@attrs.frozen
+class Wait:
+    """A stretch of waiting. `ended_us` None: it goes on; `due_us` is when it ends by itself."""
+
+    began_us: int
+    ended_us: int | None
+    due_us: int
+
+
 @attrs.frozen(kw_only=True)
 class Row:
-    """One event of a history. `ended_us` None: what began here has not ended. `facts` are what only this kind of event
-    has, by the names of its fields. `payload` is None where the event carries none, and may be an error or a call."""
+    """One event of a history. `ended_us` None: what began here has not ended. `backoff` is the wait for the next
+    attempt after one that failed. `facts` are what only this kind of event has, by the names of its fields. `payload`
+    is None where the event carries none, and may be an error or a call.
+
+    What waits without an event of its own (see `Timeline.pending`) has the index -1.
+    """
 
     index: int
     event: str
     what: str
+    kind: Kind
     at_us: int
     since_us: int
     began_us: int
@@ -81,6 +150,7 @@ class Row:
     line: int | None = None
     attempt: int | None = None
     took_us: int | None = None
+    backoff: Wait | None = None
     payload: bytes | None = None
     is_error: bool = False
     is_call: bool = False
@@ -89,11 +159,13 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Timeline:
-    """All rows of a history, and the time they span. `stopped_us` is when the last known thing happened or is due."""
+    """All rows of a history, and the time they span: `stopped_us` is the time of the last event, or now while the run
+    is open. `pending` is what waits and has left no event yet, as far as somebody could tell (see `family`)."""
 
     rows: tuple[Row, ...]
     started_us: int
     stopped_us: int
+    pending: tuple[Row, ...] = ()
 
     @property
     def length_us(self) -> int:
@@ -129,50 +201,107 @@ def timeline(events: Sequence[Event], now_us: int | None = None) -> Timeline:
     if not events:
         return Timeline(rows=(), started_us=0, stopped_us=0)
     started = events[0].at_us
-    ends = _ends_of_waits(events)
-    rows = tuple(_row(index, event, started, ends.get(index)) for index, event in enumerate(events))
+    begins, ends = _begins_of_surrounds(events), _Ends.of(events)
+    rows = tuple(_row(index, event, started, begins, ends) for index, event in enumerate(events))
     open_until = [now_us] if now_us is not None and not events[-1].closes else []
     return Timeline(rows=rows, started_us=started, stopped_us=max([event.at_us for event in events] + open_until))
 
 
-def _ends_of_waits(events: Sequence[Event]) -> dict[int, int]:
-    """For each event that begins a wait, by index, when the wait ended."""
-    ends: dict[int, int] = {}
-    next_end: dict[str, int] = {}
-    for index in range(len(events) - 1, -1, -1):
-        event = events[index]
-        if event.closes:
-            next_end = {"": event.at_us}
-        elif isinstance(event, _WAITS):
-            end = next_end.get(event.id, next_end.get(""))
-            if end is not None:
-                ends[index] = end
-        elif isinstance(event, _ENDS_WAIT):
-            next_end[event.id] = event.at_us
-    return ends
+def _began(event: Event) -> int:
+    return event.at_us - int(getattr(event, "took_us", 0))
 
 
-def _row(index: int, event: Event, started: int, ended: int | None) -> Row:
+def _begins_of_surrounds(events: Sequence[Event]) -> dict[str, int]:
+    """For each scope and race, by id, when the first thing inside began."""
+    wanted: set[str] = {event.id for event in events if isinstance(event, _SURROUNDS)}
+    begins: dict[str, int] = {}
+    for event in events if wanted else ():
+        outer: str = getattr(event, "id", "")
+        began = _began(event)
+        while outer := outer.rpartition(".")[0]:
+            if outer in wanted:
+                begins[outer] = min(begins.get(outer, began), began)
+    return begins
+
+
+@attrs.frozen
+class _Ends:
+    """When what an event began came to its end: waits, and waits for another attempt, by the event's index."""
+
+    waits: dict[int, int]
+    backoffs: dict[int, int]
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> _Ends:
+        """One pass from the last event to the first, which remembers what it has seen of each command."""
+        waits: dict[int, int] = {}
+        backoffs: dict[int, int] = {}
+        next_end: dict[str, int] = {}  # of a command's wait
+        next_attempt: dict[str, int] = {}
+        latest: dict[str, int] = {}  # when a scope ended, and, under "", the run
+        resumed: int | None = None
+        for index in range(len(events) - 1, -1, -1):
+            event = events[index]
+            id: str = getattr(event, "id", "")
+            if isinstance(event, _WAITS):
+                end = resumed if isinstance(event, ev.RunPaused) else next_end.get(id)
+                _note(waits, index, end, id, latest)
+            elif isinstance(event, ev.StepAttemptFailed):
+                _note(backoffs, index, next_attempt.get(id), id, latest)
+            elif isinstance(event, ev.RunResumed):
+                resumed = event.at_us
+            if event.closes:
+                latest[""] = event.at_us
+            elif isinstance(event, ev.ScopeCompleted):
+                latest[id] = event.at_us
+            if isinstance(event, _ENDS_WAIT):
+                next_end[id] = event.at_us
+            if isinstance(event, _ATTEMPTS):
+                next_attempt[id] = _began(event)
+        return cls(waits, backoffs)
+
+
+def _note(ends: dict[int, int], index: int, end: int | None, id: str, latest: dict[str, int]) -> None:
+    """Its own end, or else that of the innermost scope around it, or else that of the run."""
+    while end is None and id:
+        id = id.rpartition(".")[0]
+        end = latest.get(id)
+    end = latest.get("") if end is None else end
+    if end is not None:
+        ends[index] = end
+
+
+def _row(index: int, event: Event, started: int, begins: dict[str, int], ends: _Ends) -> Row:
     values = ev.fields(event)
     carried = next((name for name in PAYLOADS if values.get(name)), None)
     took = values.get("took_us")
     waits = isinstance(event, _WAITS)
+    began, ended = _began(event), ends.waits.get(index) if waits else event.at_us
+    if isinstance(event, _SURROUNDS):
+        began = min(begins.get(event.id, event.at_us), event.at_us)
+    if waits or (took is None and began < event.at_us):
+        took = None if ended is None else ended - began
+    backoff = None
+    if isinstance(event, ev.StepAttemptFailed):
+        backoff = Wait(event.at_us, ends.backoffs.get(index), event.retry_at_us)
     bad = isinstance(event, _BAD) or carried == "error"
     mark = Mark.BAD if bad else Mark.GOOD if isinstance(event, _GOOD) else Mark.WAIT if waits else Mark.PLAIN
     return Row(
         index=index,
         event=type(event).__name__,
         what=words(type(event).__name__),
+        kind=KINDS[type(event)],
         at_us=event.at_us,
         since_us=event.at_us - started,
-        began_us=event.at_us - (took or 0),
-        ended_us=ended if waits else event.at_us,
+        began_us=began,
+        ended_us=ended,
         mark=mark,
         id=values.get("id", ""),
         name=_name(event, values),
         line=values.get("line"),
         attempt=values.get("attempt"),
-        took_us=ended - event.at_us if waits and ended is not None else took,
+        took_us=took,
+        backoff=backoff,
         payload=values[carried] if carried else None,
         is_error=carried == "error",
         is_call=carried == "arguments",

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from dalsegno.core import events as ev
 from dalsegno.core.values.codec import Codec
-from dalsegno.tools.drawing import Drawing
-from dalsegno.tools.timeline import Unreadable, timeline
+from dalsegno.tools.drawing import Drawing, drawn_bar
+from dalsegno.tools.timeline import Kind, Mark, Row, Timeline, Unreadable, Wait, timeline
 from tests.tools.shop import Approval
 
 CODEC = Codec()
@@ -36,7 +36,7 @@ def test_a_timeline_fits(width: int):
     assert max(map(len, lines)) <= width
     assert len(lines) == 2 + 14
     assert [line.split()[0] for line in lines[2:]] == [str(index) for index in range(14)]
-    assert all(any(mark in line for mark in "━•▸") for line in lines[2:15])
+    assert all(any(mark in line for mark in "━╌•▸") for line in lines[2:15])
     assert "▸" in lines[14]
     assert "cannot be read" in lines[15]
 
@@ -51,3 +51,28 @@ def test_no_colours_without_a_terminal():
     """Escape sequences are written only to a terminal."""
     assert "\x1b" not in drawn(120)
     assert "\x1b" in drawn(120, colour=True)
+
+
+def bar_of(kind: Kind, began: int, ended: int | None, backoff: Wait | None = None) -> str:
+    """The bar of a row in a timeline of 100 µs, on 20 cells."""
+    row = Row(index=1, event="", what="", kind=kind, at_us=began, since_us=began, began_us=began, ended_us=ended,
+              mark=Mark.PLAIN, backoff=backoff)  # fmt: skip
+    return drawn_bar(row, Timeline(rows=(row,), started_us=0, stopped_us=100), 20)
+
+
+def test_work_waits_and_surroundings_look_different():
+    """Work is heavy, waiting is broken, a scope is thin, a point is a dot."""
+    assert bar_of(Kind.STEP, 50, 75) == " " * 10 + "━━━━━"
+    assert bar_of(Kind.CHILD, 50, None) == " " * 10 + "━━━━━━━━━▸"
+    assert bar_of(Kind.WAIT, 50, 75) == " " * 10 + "╌╌╌╌╌"
+    assert bar_of(Kind.SCOPE, 50, 75) == " " * 10 + "─────"
+    assert bar_of(Kind.STEP, 50, 50) == " " * 10 + "•"
+
+
+def test_a_failed_attempt_is_followed_by_its_wait():
+    """The wait for the next attempt stands behind the attempt, within the same width."""
+    assert bar_of(Kind.STEP, 0, 25, Wait(25, 75, 70)) == "━━━━━╌╌╌╌╌╌╌╌╌╌"
+    assert bar_of(Kind.STEP, 0, 25, Wait(25, None, 700)) == "━━━━━╌╌╌╌╌╌╌╌╌╌╌╌╌╌▸"
+    assert bar_of(Kind.STEP, 0, 25, Wait(25, 26, 26)) == "━━━━━╌"
+    assert bar_of(Kind.STEP, 80, 99, Wait(99, 100, 100)) == " " * 16 + "━━━╌"
+    assert bar_of(Kind.STEP, 80, 100, Wait(100, 100, 100)) == " " * 16 + "━━━━"

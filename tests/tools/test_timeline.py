@@ -7,7 +7,7 @@ import attrs
 from dalsegno.core import events as ev
 from dalsegno.core.events import Event
 from dalsegno.core.history import encode_event
-from dalsegno.tools.timeline import Mark, as_far_as_readable, bar, timeline, words
+from dalsegno.tools.timeline import KINDS, Mark, Wait, as_far_as_readable, bar, timeline, words
 
 DIGEST = b"12345678"
 FIRST = ev.RunStarted(100, "fulfil", "order-1", 1, b"\x92\x90\x80", b"seed")
@@ -36,6 +36,62 @@ def test_rows_span_what_they_stand_for():
     assert [row.since_us for row in rows[:3]] == [0, 30, 60]
     assert (rows[4].name, rows[4].took_us) == ("receive approval", 30)
     assert (rows[2].attempt, rows[2].took_us) == (2, 15)
+
+
+def test_the_wait_for_another_attempt_lasts_until_it_begins():
+    """After a failed attempt comes the wait for the next: until that began, until the run ended, or still."""
+    failed = ev.StepAttemptFailed(130, "1", "charge", DIGEST, 7, 1, 20, b"e", 140)
+    rows = timeline(history()).rows
+    assert rows[1].backoff == Wait(130, 145, 140)
+    assert [row.backoff for row in rows[2:]] == [None] * 6
+    assert timeline([FIRST, failed], now_us=500).rows[1].backoff == Wait(130, None, 140)
+    assert timeline([FIRST, failed, ev.RunTerminated(170, "enough")]).rows[1].backoff == Wait(130, 170, 140)
+    again = ev.StepStarted(180, "1", "charge", DIGEST, 7, 2)
+    assert timeline([FIRST, failed, again]).rows[1].backoff == Wait(130, 180, 140)
+
+
+def test_scopes_and_races_begin_with_what_lies_inside():
+    """A scope reaches back to the start of the first thing inside, and a race to that of its first branch."""
+    events = [
+        FIRST,
+        ev.StepCompleted(150, "2.1.1", "pick", DIGEST, 7, 1, 30, b"r"),
+        ev.StepCompleted(160, "2.1.2.1", "pack", DIGEST, 7, 1, 50, b"r"),
+        ev.StepCompleted(170, "21", "not inside", DIGEST, 7, 1, 70, b"r"),
+        ev.ScopeCompleted(180, "2", 6, b"r"),
+        ev.ScopeCompleted(190, "3", 6, b"r"),
+        ev.TimerSet(200, "4.1", "sleep", "", DIGEST, 8, 900),
+        ev.RaceDecided(230, "4", "", DIGEST, 8, 1),
+    ]
+    rows = timeline(events).rows
+    assert [(row.began_us, row.ended_us, row.took_us) for row in rows[4:]] == [
+        (110, 180, 70), (190, 190, None), (200, None, None), (200, 230, 30)
+    ]  # fmt: skip
+
+
+def test_what_a_scope_left_open_ended_with_it():
+    """A wait inside a scope that has ended is over, though nothing says so of the wait itself."""
+    events = [
+        FIRST,
+        ev.ChildStarted(120, "2.1.1", "pack", DIGEST, 8, "order-1/2"),
+        ev.StepAttemptFailed(130, "2.1.2", "charge", DIGEST, 7, 1, 20, b"e", 900),
+        ev.ScopeCompleted(180, "2", 6, b"r"),
+        ev.ChildStarted(190, "3", "pack", DIGEST, 8, "order-1/3"),
+    ]
+    rows = timeline(events, now_us=500).rows
+    assert [rows[1].ended_us, rows[4].ended_us] == [180, None]
+    assert rows[2].backoff == Wait(130, 180, 900)
+
+
+def test_a_pause_lasts_until_the_run_is_resumed():
+    """A pause has a length, and the last one is open while nobody resumes the run."""
+    events = [FIRST, ev.RunPaused(120, ""), ev.RunResumed(150), ev.RunPaused(170, "again")]
+    assert [row.ended_us for row in timeline(events, 200).rows] == [100, 150, 150, None]
+    assert timeline([*events, ev.RunTerminated(180, "")]).rows[3].ended_us == 180
+
+
+def test_every_event_has_a_kind():
+    """No kind of event is forgotten where rows are drawn by their kind."""
+    assert set(KINDS) == set(ev.EVENTS)
 
 
 def test_rows_are_marked():
