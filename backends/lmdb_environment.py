@@ -75,7 +75,8 @@ class Environment:
         self._lock_identity = identity(folder / LOCK)
         self.identity = identity(folder / DATA)
         self._writer = threading.Lock()
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # the gate's; taken by itself where nobody is waited for or told: it is quicker
+        self._gate = threading.Condition(self._lock)
         self._active = 0
         self._pausing = 0
         self._broken = False
@@ -137,7 +138,8 @@ class Environment:
     def disown(self) -> None:
         """After a fork, in the child."""
         self.unusable = _FORKED
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._gate = threading.Condition(self._lock)
         self._writer = threading.Lock()
 
     # --- transactions ----------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ class Environment:
         if write:
             self._writer.acquire()
         try:
-            with self._gate:
+            with self._lock:
                 while self._pausing:
                     self._gate.wait()
                 if self.unusable:
@@ -174,9 +176,9 @@ class Environment:
             self._writer.release()
 
     def _count_down(self) -> None:
-        with self._gate:
+        with self._lock:
             self._active -= 1
-            if not self._active:
+            if self._pausing and not self._active:
                 self._gate.notify_all()
 
     def _begin(self, write: bool) -> lmdb.Transaction[bytes]:

@@ -43,6 +43,11 @@ _HEAD = Refused(Refusal.HEAD)
 _UNSEEN = Refused(Refusal.UNSEEN)
 
 
+def is_news(t: Transition, seq: int, message: bytes) -> bool:
+    """Whether a waiting message is one that a closing run has not seen. A wake is no news to a run that is awake."""
+    return message[0] != WAKE and seq > t.seen and seq not in t.consumed
+
+
 class Batch:
     """The changes of one write transaction. Call `finish` before the transaction's `commit`.
 
@@ -211,7 +216,8 @@ class Batch:
     def _apply_rich(self, t: Transition, run: bytes, value: bytes) -> Verdict:
         """Apply a transition that does more than append. `value` is the run's record, found good."""
         closes = t.status is not None and not t.status.open
-        if closes and self._unseen(t, run):
+        waiting = self._inbox(run) if closes else []
+        if waiting and any(is_news(t, seq, value) for seq, value in waiting):
             return _UNSEEN
         own = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES]) if t.messages or t.continued else None
         planned: dict[str, RunRecord | NewRun] = {}
@@ -233,7 +239,7 @@ class Batch:
             self._publish(run, name, published)
         self._update(t, run, value, closes)
         if closes:
-            self._clear(run)
+            self._clear(run, waiting)
         created = [found if isinstance(found, RunRecord) else self.create(found).record for found in planned.values()]
         if t.continued is not None and own is not None:
             created.append(self._create(t.continued, own.generation + 1))
@@ -261,14 +267,12 @@ class Batch:
             status_key = layout.status_key(new_code, bool(new_active), run)
             self._put(status_key, seal(status_key, b""))
 
-    def _unseen(self, t: Transition, run: bytes) -> bool:
-        """Whether a message waits that the run has not seen. A wake is no news to a run that is awake."""
+    def _inbox(self, run: bytes) -> list[tuple[int, bytes]]:
+        """The messages that wait for a run, with their numbers."""
         prefix = INBOX + run
-        start = prefix + seq_bytes(min(max(t.seen + 1, 0), layout.SEQ_MAX))
-        return any(
-            value[0] != WAKE and layout.number(key[len(prefix) :]) not in t.consumed
-            for key, value in self._txn.scan(start, layout.after(prefix))
-        )
+        return [
+            (layout.number(key[len(prefix) :]), value) for key, value in self._txn.scan(prefix, layout.after(prefix))
+        ]
 
     def _plan_child(self, child: NewRun, planned: dict[str, RunRecord | NewRun]) -> bool:
         """Note what is to be done for a child: adopt the run that is there, or create one."""
@@ -359,12 +363,10 @@ class Batch:
             self._txn.delete(key)
             self._txn.delete(NEWS + seq_bytes(seq))
 
-    def _clear(self, run: bytes) -> None:
+    def _clear(self, run: bytes, waited: list[tuple[int, bytes]]) -> None:
         """Remove what a closed run has no more use for: messages it has seen and timers nobody will wait for."""
-        prefix = INBOX + run
-        for key, _ in list(self._txn.scan(prefix, layout.after(prefix))):
-            self._txn.delete(key)
-            self._txn.delete(NEWS + key[len(prefix) :])
+        for seq, _ in waited:
+            self._take(run, seq)
         prefix = layout.TIMERS_OF + run
         for key, _ in list(self._txn.scan(prefix, layout.after(prefix))):
             self._txn.delete(key)

@@ -35,6 +35,7 @@ class Job:
     __slots__ = (
         "attempt",
         "beat_us",
+        "brief",
         "cancel",
         "details",
         "error",
@@ -58,6 +59,7 @@ class Job:
         self.result: bytes | None = None
         self.error: BaseException | None = None
         self.beat_us = self.took_us = 0
+        self.brief = False  # whether it is expected to be over soon; judged when it is handed over
         self.details: Any = None
         self.thread: threading.Thread | None = None
         self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)

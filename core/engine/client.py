@@ -299,6 +299,10 @@ class Client:
             pause = min(longest, pause * 1.5)
         return False
 
+    def completed(self, id: str) -> bytes | None:
+        """The closing event of a run that completed, where that is known without asking the store."""
+        return None
+
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool:
         """Resolve the future when the run ends; false if this client is not told of ends."""
         return False

@@ -188,7 +188,10 @@ class Closing:
         record = run.record
         assert record is not None
         act.events.append(encode_event(event))
-        act.also.status, act.also.closed_at_us, act.urgent, act.also.reason = status, event.at_us, True, ""
+        also = act.also
+        also.status, also.closed_at_us, act.urgent = status, event.at_us, True
+        if run.paused or record.reason or also.reason:
+            also.reason = ""  # why it was paused or blocked is over
         act.bodies.clear()
         for job in list(run.running.values()):
             if job.cancel is not None:

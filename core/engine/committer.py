@@ -33,6 +33,9 @@ BATCH = 1000
 GATHER_S = 0.000_5
 """How long lazy writes wait for company: about two flushes."""
 
+_TRANSITIONS_ONLY = {Transition}
+_NONE: list[Any] = []
+
 log = logging.getLogger("dalsegno.engine")
 
 
@@ -86,6 +89,7 @@ class Committer:
         self.flushes = 0
         self.writes = 0
         self.stalled: StoreError | None = None
+        self._doubting = False  # whether a write in the queue may have been applied already
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -149,23 +153,25 @@ class Committer:
 
     def _commit(self, batch: list[Write]) -> Callable[[], None]:
         """Write a batch; answers what is to be told to whom, to be called without the lock."""
-        if any(write.doubtful for write in batch):
+        if self._doubting and any(write.doubtful for write in batch):
             return self._after_doubt(batch)
-        transitions = [w for w in batch if type(w.what) is Transition]
-        creations = [w for w in batch if type(w.what) is NewRun] if len(transitions) < len(batch) else []
-        messages = [w for w in batch if type(w.what) is Message] if len(transitions) < len(batch) else []
+        whats: list[Any] = [write.what for write in batch]
         begun = self._clock.steady_us()
+        transitions, creations, messages = batch, _NONE, _NONE
+        created, sent = list[Created](), list[tuple[Sent, int]]()
         try:
-            if creations or messages:
+            if set(map(type, whats)) == _TRANSITIONS_ONLY:
+                verdicts = self._backend.commit(whats)
+            else:
+                transitions = [w for w in batch if type(w.what) is Transition]
+                creations = [w for w in batch if type(w.what) is NewRun]
+                messages = [w for w in batch if type(w.what) is Message]
                 created, verdicts, sent = self._backend.write(
-                    [w.what for w in creations],  # type: ignore[misc]
+                    [w.what for w in creations],
                     [w.what for w in transitions],  # type: ignore[misc]
-                    [w.what for w in messages],  # type: ignore[misc]
+                    [w.what for w in messages],
                     self._clock.now_us(),
                 )
-            else:
-                created, sent = list[Created](), list[tuple[Sent, int]]()
-                verdicts = self._backend.commit([w.what for w in transitions])  # type: ignore[misc]
         except UnknownOutcome as error:
             return self._after_unknown(transitions, creations, messages, error)
         except StoreError as error:
@@ -203,7 +209,7 @@ class Committer:
     ) -> Callable[[], None]:
         """The batch may or may not be there: transitions are looked up before they go again."""
         for write in transitions:
-            write.doubtful = True
+            write.doubtful = self._doubting = True
         self._queue.extendleft(reversed(creations + transitions))
         self.eager = 1
 

@@ -121,6 +121,8 @@ class Engine(Client):
 
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool:
         """Wait until the run has ended; false when `timeout` seconds passed first."""
+        if self.completed(run.id) is not None:
+            return True
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             record = run.record
@@ -136,8 +138,14 @@ class Engine(Client):
                 self._check_open()
                 if not ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                     return run.ended
+                if self.completed(run.id) is not None:
+                    return True
             finally:
                 self._worker.unwatch(record.number, ended.set)
+
+    def completed(self, id: str) -> bytes | None:
+        """The closing event of a run that completed in this engine a while ago."""
+        return self._worker.loop.ends.get(id)
 
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool:
         """Resolve the future when the run ends."""

@@ -126,19 +126,14 @@ class Activation:
         more = self.more
         return bool(self.bodies) or (more is not None and bool(more.checkpoints or more.children or more.messages))
 
-    def _has_work(self, run: LiveRun) -> bool:
-        """Whether something is to be done for the run after this, which a crash would leave undone: a body, or what
-        follows a checkpoint."""
-        more = self.more
-        if more is None:
-            return bool(self.bodies or run.running)
-        return not more.last and bool(self.bodies or run.running or more.checkpoints)
-
     def transition(self, run: LiveRun) -> Transition:
         """The one value that says all of this to the store."""
-        events, more, active = tuple(self.events), self.more, self._has_work(run)
+        events, more = tuple(self.events), self.more
         if more is None:
-            return Transition(run.number, run.epoch, run.head, events, run.seen, active)
+            return Transition(run.number, run.epoch, run.head, events, run.seen, bool(self.bodies or run.running))
+        # Whether something is to be done for the run after this, which a crash would leave undone: a body, or what
+        # follows a checkpoint.
+        active = not more.last and bool(self.bodies or run.running or more.checkpoints)
         timers_set, timers_cleared = more.timers_set, more.timers_cleared
         if timers_set and timers_cleared:  # set and cancelled in one go: the store need not know
             both = set(timers_set).intersection(timers_cleared)

@@ -31,6 +31,7 @@ from dalsegno.core.engine.closing import Closing
 from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
 from dalsegno.core.engine.ending import Ended
+from dalsegno.core.engine.ends import Ends
 from dalsegno.core.engine.live import Activation, Also, LiveRun, is_loaded
 from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
@@ -64,6 +65,7 @@ class Loop:
         hurry: Callable[[int], None],
     ) -> None:
         self.around, self.committer = around, committer
+        self._codec, self._clock = around.codec, around.clock
         self._durable, self._bodies, self._special, self._watch = durable, bodies, special, watch
         self._hurry = hurry
         self.requests = Requests(around)
@@ -71,6 +73,7 @@ class Loop:
         self.closing = Closing(around)
         self.loader = Loader(around)
         self.pacing = Pacing(around, committer)
+        self.ends = Ends()
         self.live: dict[int, LiveRun] = {}
         self.idle: dict[int, LiveRun] = {}
         self.deferred: dict[int, LiveRun] = {}
@@ -85,6 +88,7 @@ class Loop:
 
     def adopt(self, record: RunRecord, first: RunStarted | None = None) -> None:
         """Take on a run that was just created or claimed for this engine."""
+        self.ends.forget(record.workflow_id)
         with self._registry:
             run = self.live.get(record.number)
             if run is None:
@@ -116,26 +120,23 @@ class Loop:
         """Have a run advanced; its turn is taken."""
         self._durable().put((run,), BRIEF_US if is_loaded(run) else UNKNOWN_US)
 
-    def is_brief(self, job: Job) -> bool:
-        """Whether a body is expected to be over soon."""
-        return self.pacing.expected_us(job.name) <= SHORT_US
-
     def work(self, job: Job) -> None:
         """Run a body on this thread, then move its run on: the thread that has the outcome resumes the workflow."""
-        if self.committer.eager and not self.is_brief(job) and self.committer.lead():
+        committer, run = self.committer, job.run
+        if not job.brief and committer.eager and committer.lead():
             self._bodies().nudge()  # what that freed is for others: this thread is about to be busy
-        if not job.waited_for:
+        if run.running.get(job.id) is not job:
             return  # cancelled before it began
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
             self.timeouts.watch(job)
-        run_body(job, self.around.codec, self.around.clock)
+        run_body(job, self._codec, self._clock)
         self.pacing.took(job.name, job.took_us)
-        job.run.inputs.append(job)
-        if job.run.seize():
-            self.advance(job.run)
+        run.inputs.append(job)
+        if run.seize():
+            self.advance(run)
         if job.took_us > SHORT_US:
-            self.committer.lead()
+            committer.lead()
 
     def finished(self, job: Job) -> None:
         """A body that ran elsewhere (event loop, executor) has an outcome."""
@@ -146,8 +147,10 @@ class Loop:
 
     def advance(self, run: LiveRun) -> None:
         """Fold what has arrived and see it recorded. The caller holds the run's turn and gives it away here."""
-        self.idle.pop(run.number, None)
-        self.troubled.pop(run.number, None)
+        if self.idle:
+            self.idle.pop(run.number, None)
+        if self.troubled:
+            self.troubled.pop(run.number, None)
         act = run.activation
         if act is None:
             act = run.activation = Activation()
@@ -164,12 +167,13 @@ class Loop:
         try:
             if run.interpreter is None and not self._load(run, act):
                 return False
-            inputs, absorb = run.inputs, self.arrivals.absorb
+            interpreter, inputs, absorb = run.interpreter, run.inputs, self.arrivals.absorb
+            assert interpreter is not None
             while inputs:
                 arrived = inputs.popleft()
                 act.inputs.append(arrived)
                 absorb(run, act, arrived)
-                if run.interpreter is not None and run.interpreter.outcome is not None:
+                if interpreter.outcome is not None:
                     if self.closing.has_sent_to_itself(run, act):
                         act.urgent = True  # this is recorded first; it ends when it has seen what it sent
                         break
@@ -200,6 +204,8 @@ class Loop:
         if not just_created:
             run.inputs.appendleft(MAIL)
         assert run.record is not None
+        if not just_created:
+            self.ends.forget(run.record.workflow_id)
         # With more than its first event, something was recorded: and published, except by a fork or an import.
         self.requests.settle(run, act, replayed=run.head > 1 and not run.record.restore)
         return True
@@ -224,8 +230,9 @@ class Loop:
 
     def submit(self, run: LiveRun, act: Activation) -> None:
         """Queue the run's transition; the turn stays taken until the store has answered."""
-        self.deferred.pop(run.number, None)
-        self.committer.submit(Submission(self, run, act, lazy=not act.lets_start))
+        if self.deferred:
+            self.deferred.pop(run.number, None)
+        self.committer.submit(Submission(self, run, act))
 
     def committed(self, run: LiveRun, act: Activation, verdict: Applied | Refused, active: bool) -> None:
         """The store has answered the run's transition."""
@@ -235,9 +242,13 @@ class Loop:
         run.head += len(act.events)
         run.activation = None
         run.stored_active = active
-        if act.more is not None and not self._follow(run, act.more, verdict):
-            return
-        self._start(run, act.bodies)
+        if act.more is not None:
+            if act.more.status is Status.COMPLETED:
+                self.ends.keep(run.workflow_id, act.events[-1])
+            if not self._follow(run, act.more, verdict):
+                return
+        if act.bodies:
+            self._start(run, act.bodies)
         self._pass_turn(run)
 
     def _follow(self, run: LiveRun, more: Also, applied: Applied) -> bool:
@@ -293,21 +304,26 @@ class Loop:
     def start_ready(self) -> None:
         """Hand bodies to the step crew, those that one flush has freed together: it wakes as many threads as they are
         worth. Handed over one by one they would wake a thread each, to quarrel over the interpreter lock."""
-        ready, jobs, expected_us = self._ready, list[Job](), 0
+        ready = self._ready
+        if not ready:
+            return
+        jobs, total_us, mean_us = list[Job](), 0.0, self.pacing.mean_us
         while ready:
             try:
                 job = ready.popleft()
             except IndexError:
                 break  # another thread has taken it along
             jobs.append(job)
-            expected_us += self.pacing.expected_us(job.name)
+            expected_us = mean_us.get(job.name, UNKNOWN_US)
+            job.brief = expected_us <= SHORT_US
+            total_us += expected_us
         if jobs:
-            self._bodies().put(jobs, expected_us)
+            self._bodies().put(jobs, int(total_us))
 
     def _pass_turn(self, run: LiveRun) -> None:
         """Give the turn up; if something has arrived meanwhile, queue the run again."""
         if not run.running and not run.inputs and run.activation is None:
-            run.idle_since_us = self.around.clock.steady_us()
+            run.idle_since_us = self._clock.steady_us()
             self.idle[run.number] = run
         if run.yield_turn():
             self._queue(run)
@@ -427,9 +443,9 @@ class Submission(Write):
 
     __slots__ = ("_act", "_active", "_loop", "_run")
 
-    def __init__(self, loop: Loop, run: LiveRun, act: Activation, lazy: bool) -> None:
-        transition = act.transition(run)
-        super().__init__(transition, lazy)
+    def __init__(self, loop: Loop, run: LiveRun, act: Activation) -> None:
+        self.what = transition = act.transition(run)
+        self.lazy, self.doubtful = not act.lets_start, False
         self._loop, self._run, self._act, self._active = loop, run, act, transition.active
 
     def done(self, answer: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 from dalsegno.core.engine.committer import Committer
-from dalsegno.core.engine.crew import UNKNOWN_US
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings
 
@@ -23,20 +22,16 @@ class Pacing:
 
     def __init__(self, around: Surroundings, committer: Committer) -> None:
         self._policy, self._clock, self._committer = around.checkpoint, around.clock, committer
-        self._mean_us: dict[str, float] = {}
+        self.mean_us: dict[str, float] = {}
 
     def took(self, name: str, us: int) -> None:
         """A body has taken so long."""
-        mean = self._mean_us.get(name)
+        mean = self.mean_us.get(name)
         # Slow outliers count at once, quick ones slowly: a wrong "short" costs others their thread.
         if mean is None or us > 4 * mean:
-            self._mean_us[name] = float(us)
+            self.mean_us[name] = float(us)
         else:
-            self._mean_us[name] = mean + (us - mean) / 8
-
-    def expected_us(self, name: str) -> int:
-        """How long a body of this step is expected to take; long when nothing is known."""
-        return int(self._mean_us.get(name, UNKNOWN_US))
+            self.mean_us[name] = mean + (us - mean) / 8
 
     def may_wait(self, run: LiveRun, act: Activation) -> bool:
         """Whether what `act` holds, only results of idempotent steps, may stay unrecorded for now."""
@@ -46,7 +41,7 @@ class Pacing:
             return False  # the run comes to rest: nothing would be saved by waiting
         if act.since_us and self._policy.measured and self.is_old(run, act, self._clock.steady_us()):
             return False
-        mean = self._mean_us
+        mean = self.mean_us
         longest = self._policy.long_step * 1e6
         return all(
             b.options.idempotent and not b.options.long and mean.get(b.name, 0) < longest for b in act.bodies

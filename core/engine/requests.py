@@ -60,20 +60,19 @@ class Requests:
         interpreter = run.interpreter
         assert interpreter is not None
         while True:
+            waiting = interpreter.take_step()
+            if waiting is not None:
+                if self.step(run, act, waiting):
+                    return  # the common case: a body was noted, which asks for nothing more
+                continue
             if interpreter.asked_changes:
                 self._decide(run, act)
             advance = interpreter.take()
             if advance.published and not replayed:
                 act.also.published.update(advance.published)
             replayed = False
-            if not advance.withdrawn:
-                issued = advance.issued
-                if not issued:
-                    return
-                if len(issued) == 1 and issued[0].kind == "step":
-                    if self.step(run, act, issued[0]):
-                        return  # the common case: a body was noted, which asks for nothing more
-                    continue
+            if not (advance.withdrawn or advance.issued):
+                return
             for waiting in advance.withdrawn:
                 self._withdraw(run, act, waiting)
             self.answer(run, act, advance.issued)

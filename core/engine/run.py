@@ -38,6 +38,7 @@ class Host(Protocol):
     def has_ended(self, record: RunRecord) -> bool: ...
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool: ...
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool: ...
+    def completed(self, id: str) -> bytes | None: ...
     def fork(self, run: Run[T], at: int, id: str | None) -> Run[T]: ...
 
 
@@ -131,7 +132,11 @@ class Run(Generic[T]):
                 f"run {self.id!r} has not ended after {limit:g} s; it is {self.status.value} and goes on",
                 workflow_id=self.id,
             )
-        return self._outcome(self._record)  # as it was when it was found to have ended
+        completed = self._client.completed(self.id)
+        if completed is not None:
+            return self._value(decode_event(completed))
+        # As it was when it was found to have ended; unless that was known without it.
+        return self._outcome(self._record if self._client.has_ended(self._record) else self.record)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
@@ -158,14 +163,18 @@ class Run(Generic[T]):
     def _outcome(self, record: RunRecord) -> T:
         event = self._closing_event(record)
         if isinstance(event, RunCompleted):
-            value: T = self._client.codec.decode(event.result)
-            return value
+            return self._value(event)
         if isinstance(event, RunFailed | RunCancelled):
             error = self._client.codec.decode_error(event.error)
             error.add_note(f"(raised by run {record.run_id}, event {self._client.backend.head(record.number) - 1})")
             raise error
         plain = self._plain_error(record, event)
         raise plain or InternalError(f"run {record.run_id} is {record.status.value} but its history ends in {event!r}")
+
+    def _value(self, event: Event) -> T:
+        assert isinstance(event, RunCompleted)
+        value: T = self._client.codec.decode(event.result)
+        return value
 
     def _closing_event(self, record: RunRecord) -> Event | None:
         if record.status.open:

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import Executor
 from datetime import timedelta
 from functools import lru_cache
+from operator import attrgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -68,7 +69,7 @@ class Worker(Works):
         self._grace = seconds(grace)
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
-        self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, self.loop.is_brief)
+        self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None

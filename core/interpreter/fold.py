@@ -151,11 +151,23 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
     machine.now_us, fiber.ordinal = now_us, ordinal
     if ended:
         fiber.finish(ok, value)
-    else:
+    elif type(command) is not RunStep or fiber.pending or not _ask(machine, fiber, command):
         fiber.advance(command)
     if machine.queue:
         machine.run()
     return index
+
+
+def _ask(machine: Machine, fiber: Fiber, command: RunStep[Any]) -> bool:
+    """Let a fiber wait for a step, as its starter would; false if the general way has something to say about it."""
+    try:
+        payload, digest = machine.call(command)
+    except EncodeError:
+        return False
+    fiber.ordinal += 1
+    fiber.started, fiber.running = True, False
+    machine.ask(fiber, command, f"{fiber.prefix}{fiber.ordinal}", "step", command.step, digest, payload)
+    return True
 
 
 # --- comparing -----------------------------------------------------------------------------------------------------

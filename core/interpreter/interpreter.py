@@ -140,6 +140,20 @@ class Interpreter:
             self._broken = error
             raise
 
+    def take_step(self) -> Waiting | None:
+        """The one step that is all that has become new since the last call: the common case, without the lists. None
+        if it is another; then `take` tells."""
+        machine = self._machine
+        issued = machine.issued
+        if len(issued) != 1 or machine.withdrawn or machine.published or machine.askers or machine.outcome:
+            return None
+        waiting = issued[0]
+        if waiting.kind != "step" or waiting.handed or machine.waiting.get(waiting.id) is not waiting:
+            return None
+        issued.clear()
+        waiting.handed = True
+        return waiting
+
     def take(self) -> Advance:
         """What has become new since the last call. After a replay: all that still waits, and timers that nobody waits
         for but whose end is not recorded. Nothing is issued once there is an outcome."""

@@ -111,7 +111,7 @@ class Codec:
         ((5,), {'by': 2})
         """
         call = self.decode(data)
-        if self.is_loose(data):
+        if data[:1] == wire.FRAME and self.is_loose(data):
             call = [call, {}] if type(call) is list else [[], call]
         if type(call) is list and len(call) == 2 and type(call[0]) is list and type(call[1]) is dict:
             return tuple(call[0]), call[1]
