@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -207,11 +207,55 @@ class Completion:
         return self.min_successful is not None and succeeded >= self.min_successful
 
 
+class _Path(Protocol):
+    def __fspath__(self) -> str: ...
+
+
+Archiving = Callable[[str, bytes], object]
+"""A function of one's own that takes `order-42#1` and that run's history as `replay export` writes it. The run is
+deleted once it has returned, so it returns when the history is safe."""
+
+
+def _place(given: str | _Path | Archiving | None) -> str | Archiving | None:
+    """Where an archive is, a path as its text."""
+    path = getattr(given, "__fspath__", None)
+    if path is not None:
+        return str(path())
+    if given is None or isinstance(given, str) or callable(given):
+        return given
+    raise BadOption(f"Retention(archive={given!r}): takes a folder, a URL of fsspec, or a function (run_id, data)")
+
+
+def _kept(given: float | timedelta | None) -> float | None:
+    """How long something is kept, in seconds; None, for ever, which is what infinity means, too."""
+    length = None if given is None else seconds(given)
+    return None if length == float("inf") else length
+
+
 @attrs.frozen(kw_only=True)
 class Retention:
-    """How long closed runs are kept: `completed` and `failed` as timedeltas or seconds; `archive` takes the history
-    (as `replay export` writes it) before it is deleted."""
+    """How long closed runs are kept in the store, and where their histories go before they are deleted.
 
-    completed: float = attrs.field(default=7 * 86400.0, converter=seconds, validator=_not_negative)
-    failed: float = attrs.field(default=30 * 86400.0, converter=seconds, validator=_not_negative)
-    archive: Callable[[str, bytes], None] | None = None
+    `completed` and `failed` (which counts for failed, cancelled and terminated runs) are timedeltas or seconds since
+    the run closed; None keeps them for ever. Only whole closed trees go: `docs/retention.md` says what stays. Runs that
+    continued as new stay as long as their chain; with `continued`, those of a chain that goes on stay so long only.
+
+    `archive` is a folder, or any URL of fsspec (`pip install dalsegno[archive]`), where each history is written,
+    compressed, and read back before its run is deleted; or a function of one's own, see `Archiving`. `archive_for` is
+    how long after its end a run's history stays in that folder; None, for ever.
+
+    >>> Retention().completed == 7 * 86400, Retention(failed=None).failed
+    (True, None)
+    """
+
+    completed: float | None = attrs.field(default=7 * 86400.0, converter=_kept, validator=_not_negative)
+    failed: float | None = attrs.field(default=30 * 86400.0, converter=_kept, validator=_not_negative)
+    continued: float | None = attrs.field(default=None, converter=_kept, validator=_not_negative)
+    archive: str | Archiving | None = attrs.field(default=None, converter=_place)
+    archive_for: float | None = attrs.field(default=None, converter=_kept, validator=_not_negative)
+
+    def __attrs_post_init__(self) -> None:
+        if self.archive == "":
+            raise BadOption("Retention(archive=''): name a folder")
+        if self.archive_for is not None and not isinstance(self.archive, str):
+            raise BadOption("Retention(archive_for=…): only what is in a folder or at a URL can be deleted there later")

@@ -12,6 +12,8 @@ The order of reading makes a copy beside a running engine whole: the inbox first
 in the history that is read after it (or in both, and then it is dropped, by its number); the record last, so that it
 is never older than the history.
 
+A file may be packed with zstd or gzip, as those of an archive are (`dalsegno.core.archive`); it is read all the same.
+
 Reading verifies the whole of a file before it answers anything. Writing runs into a store is the affair of
 `replay import`; golden histories (`dalsegno.testing.replaying`) are only read.
 """
@@ -45,6 +47,7 @@ from dalsegno.core.forms import (
     run_from,
 )
 from dalsegno.core.history import decode_history
+from dalsegno.core.packing import unpack
 from dalsegno.core.store import Backend, RunRecord, StoredMessage
 from dalsegno.core.values.codec import Codec
 
@@ -154,7 +157,16 @@ def read_file(path: Path, watch: Watch = iter) -> list[Exported]:
         data = path.read_bytes()
     except OSError as error:
         raise BadHistoryFile(f"{path} cannot be read: {error.strerror}", path=str(path), why="unreadable") from error
-    return read_lines(data, str(path), watch)
+    return read_packed(data, str(path), watch)
+
+
+def read_packed(data: bytes, name: str, watch: Watch = iter) -> list[Exported]:
+    """Everything in an exported file as it was packed for an archive; one that is not packed is read as well."""
+    try:
+        lines = unpack(data, name)
+    except DataError as error:
+        raise BadHistoryFile(str(error), path=name, why="packed") from error
+    return read_lines(lines, name, watch)
 
 
 def read_lines(data: bytes, name: str, watch: Watch = iter) -> list[Exported]:
