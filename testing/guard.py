@@ -10,33 +10,45 @@ found: which workflow, what was called, at which file and line, why it matters a
 How it looks. Nothing is patched, so nobody else notices. The interpreter tells the guard of every generator before it
 is driven. From CPython 3.12 on, `sys.monitoring` then reports the calls made by that generator's code and by the
 functions it calls, as they are called, and the start of the functions that are looked out for (`random.randint`,
-`uuid.uuid4`): code that no workflow runs is as fast as before. On 3.11 a profile function is set while a generator is
+`uuid.uuid4`): code that no workflow runs is as fast as before. On 3.11 the code is read first (`foresight`); where all
+that it can call is seen to be harmless, it runs as ever, and elsewhere a profile function is set while the generator is
 driven, and only then; where another profiler is at work, the guard steps aside. Off, it costs one comparison a fiber.
 
-What it does not see: calls that C code makes of C functions (`map(time.time, …)` apart from its first argument, a
-`default` in a C type), on 3.12 also calls made by operators and properties of objects the workflow did not make; order
-of sets, `id` and `hash`, which are no calls of anything. `replay lint` reads the source for those.
+What it does not see: calls that C code makes of C functions (`map(time.time, …)` apart from its first argument,
+`functools.partial(time.time)`, a `default` in a C type), properties and operators of objects whose class the workflow
+does not name; order of sets, `id` and `hash`, which are no calls of anything. `replay lint` reads the source for those.
 
-It is for tests and for a staging system: one guard is on at a time in a process, for all its engines. Measured on a
-step that does nothing: from 3.12 on 0.2 to 0.4 µs, below 1 % of a simulated step and nothing to be seen of a durable
-one. On 3.11 it costs 2 to 4 µs: 1 % of a durable step of a run that is alone, 6 % of a simulated one, 8 to 20 % where
-a hundred runs share each flush.
+It is for tests and for a staging system: one guard is on at a time in a process, for all its engines. Measured on
+workflows of steps that do nothing, it costs 1 to 3 % of a simulated step, and nothing to be told from noise where a
+hundred runs share each flush; `make bench` has a row for it. On 3.11 it takes a millisecond or two to read a workflow's
+code, and one that leaves a doubt (it calls a method of an argument, a function out of a dict) costs 2 to 4 µs a step.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, TracebackType
-from typing import Any, Final, Literal, Protocol, Self
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    TracebackType,
+)
+from typing import Any, Final, Literal, Protocol, Self, cast
 
 import attrs
 
+from dalsegno.core.commands import Map
 from dalsegno.core.errors import BadOption, UseError, WorkflowError
 from dalsegno.core.interpreter import fiber
+from dalsegno.testing.foresight import Foresight
 from dalsegno.testing.suspects import Place, Suspect, applies, is_watched, place_in_workflow, suspects
 
 Mode = Literal["raise", "warn", "collect"]
@@ -166,31 +178,34 @@ class Profiling:
     def __init__(self, met: Met) -> None:
         self._met: Met | None = met
         self._suspects = suspects()
+        self._foresight = Foresight(self._suspects)
 
     def stop(self) -> None:
         self._met = None  # generators that live on are driven as before, and nobody hears of it
 
     def generator(self, workflow: str, generator: Any) -> fiber.Drive:
-        INSIDE.set(workflow)
         send, throw, profile, setprofile = generator.send, generator.throw, self._profile(), sys.setprofile
-        if sys.getprofile() is not None:  # somebody else's, who was there first
+        if self._foresight.clears(generator) or sys.getprofile() is not None:  # somebody else's, who was there first
             return send, throw
+        INSIDE.set(workflow)
 
-        def watched_send(value: Any) -> Any:
-            setprofile(profile)
-            try:
-                return send(value)
-            finally:
-                setprofile(None)
+        def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def under_watch(*arguments: Any) -> Any:
+                setprofile(profile)
+                try:
+                    answer: Any = function(*arguments)
+                finally:
+                    setprofile(None)
+                if type(answer) is Map and isinstance(answer.fn, FunctionType | MethodType):
+                    return attrs.evolve(
+                        cast(Any, answer), fn=watched(answer.fn)
+                    )  # which the interpreter is going to call
+                return answer
 
-        def watched_throw(error: BaseException) -> Any:
-            setprofile(profile)
-            try:
-                return throw(error)
-            finally:
-                setprofile(None)
+            return under_watch
 
-        return watched_send, watched_throw
+        return watched(send), watched(throw)
 
     def _profile(self) -> Callable[[FrameType, str, Any], None]:
         # Called some fifteen times for a step. Names are looked up before code, whose hash is slow to compute.
@@ -308,6 +323,9 @@ class Monitoring:
                 self._follow(called)
         elif kind is MethodType or isinstance(called, type):
             self._follow(called)
+        elif kind is not MethodDescriptorType:
+            self._follow(type(called).__call__)
+            self._follow(getattr(called, "__wrapped__", None))  # what `functools.lru_cache` made is of C
         if type(first) is FunctionType:
             self._follow(first)
 

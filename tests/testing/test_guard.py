@@ -47,6 +47,7 @@ from dalsegno import (
 from dalsegno.core.interpreter import fiber
 from dalsegno.testing.guard import DeterminismWarning, Finding, NondeterministicCall, determinism_guard
 from dalsegno.testing.simulation import Simulation
+from tests.testing.roads import ROADS, calls, nap, workflow_of
 
 STEADY = random.Random(7)
 
@@ -210,6 +211,31 @@ def test_a_call_is_caught_wherever_it_stands(place: Callable[..., Any]):
     assert len(watched(place)) == 1
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_every_road_to_a_suspect_is_seen(road: str):
+    """However roundabout a workflow comes to a suspect, the guard sees it called."""
+    assert watched(workflow_of(ROADS[road]).fn)
+
+
+@pytest.mark.parametrize("fn", [nap, lambda item: nap(item)], ids=["named", "lambda"])
+def test_a_function_that_makes_branches_is_watched(fn: Callable[[int], Sleep]):
+    """What `Map` calls for each item is workflow code too."""
+
+    def maps() -> Flow[Any]:
+        return (yield Map(fn, [1, 2]))
+
+    assert [one.rule for one in watched(maps)] == ["clock"]
+
+
+def test_a_helper_that_is_handed_a_clock_is_watched():
+    """A suspect that goes from hand to hand is seen where it is called."""
+
+    def asks() -> Flow[Any]:
+        return (yield All(calls(time.time)))
+
+    assert [one.rule for one in watched(asks)] == ["clock"]
+
+
 def test_what_is_allowed_is_left_alone(caplog: pytest.LogCaptureFixture):
     """Steps, side effects, commands that answer from the history, seeded generators and logging are no findings."""
 
@@ -333,24 +359,6 @@ def test_nothing_is_left_when_it_is_off():
     assert fiber.watch is None
     assert [one.count for one in guard.findings] == [1]
     assert tools_in_use() == before
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="profile functions are used on 3.11 only")
-def test_another_profiler_is_left_in_place():
-    """On 3.11 a profiler that was there first goes on, and the guard steps aside."""
-    calls: list[str] = []
-
-    def profiler(frame: Any, event: str, arg: Any) -> None:
-        if event == "call":
-            calls.append(frame.f_code.co_name)
-
-    sys.setprofile(profiler)
-    try:
-        found = watched(hides.fn)
-    finally:
-        sys.setprofile(None)
-    assert "hides" in calls
-    assert found == []
 
 
 def test_an_alien_await_is_explained_before_it_is_alien():
