@@ -254,7 +254,9 @@ class SimulatedWorks(Works):
     @property
     def ticks_again(self) -> bool:
         """Whether the next tick has something to look at that no moment is known for."""
-        return self.tick_failed or self.store.late or bool(self.clockwork.suspects)
+        sweeper = self.clockwork.sweeper
+        sweeping = sweeper is not None and sweeper.sweeping
+        return self.tick_failed or self.store.late or bool(self.clockwork.suspects) or sweeping
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ a simulator whenever its clock has moved.
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.committer import Committer
@@ -12,6 +13,7 @@ from dalsegno.core.engine.live import STUBBORN, LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.suspects import Suspects
+from dalsegno.core.errors import StoreFull
 from dalsegno.core.store import RunRecord, Status
 
 TICK_S = 0.05
@@ -23,6 +25,15 @@ AFTER_FIRING_S = 0.002
 log = logging.getLogger("dalsegno.engine")
 
 
+class Sweeps(Protocol):
+    """What deletes closed runs in time (`dalsegno.core.engine.sweeping`, loaded only where a policy asks for it)."""
+
+    @property
+    def sweeping(self) -> bool: ...
+    def tick(self, full: bool) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Clockwork:
     """Fires timers, reads news from other processes, expires attempts, flushes what is old, puts idle runs away."""
 
@@ -32,6 +43,7 @@ class Clockwork:
         self._around, self._loop, self._committer = around, loop, committer
         self._put_away_after_us, self._live_max = round(put_away_after * 1e6), live_max
         self.suspects = Suspects(around, loop)
+        self.sweeper: Sweeps | None = None
         self._news_seen = 0
         self._changes: object = None
 
@@ -55,7 +67,8 @@ class Clockwork:
     def tick(self) -> None:
         """Look at everything once. Cheap in a calm: one read of the store's change counter."""
         loop = self._loop
-        if self._committer.stalled is not None:
+        stalled = self._committer.stalled
+        if stalled is not None:
             self._committer.retry()
         if loop.troubled:
             loop.retry_troubled()
@@ -70,6 +83,8 @@ class Clockwork:
             self._put_away()
         if len(self._committer):
             self._committer.lead()
+        if self.sweeper is not None:
+            self.sweeper.tick(isinstance(stalled, StoreFull))
 
     def pause_s(self) -> float:
         """How long nothing will happen by itself, as far as is known."""

@@ -7,16 +7,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.client import Client
+from dalsegno.core.engine.clockwork import Sweeps
 from dalsegno.core.engine.committer import Committer, Request
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
 from dalsegno.core.errors import EngineClosed
 from dalsegno.core.events import RunStarted
+from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
 
@@ -34,23 +36,40 @@ class Engine(Client):
     ...     engine.start(hello, "world", id="first").result(timeout=10)
     'hello world'
 
-    Takes what `Worker` takes. Opening claims every unfinished run in the store and goes on with it; closing stops in
-    good order.
+    Takes what `Worker` takes, and `retention`, which says how long closed runs are kept; without it nothing is ever
+    deleted. Opening claims every unfinished run in the store and goes on with it; closing stops in good order.
 
     Raises `StoreInUse` when another engine works on the store, `StoreUnusable`, `DefinitionError`.
     """
 
-    def __init__(self, store: str | Backend, **options: Unpack[WorkerOptions]) -> None:
+    _sweeps_in_background: ClassVar[bool] = True
+
+    def __init__(
+        self, store: str | Backend, *, retention: Retention | None = None, **options: Unpack[WorkerOptions]
+    ) -> None:
         worker = Worker(store, **options)
-        self._serve(worker)
+        try:
+            self._serve(worker, retention)
+        except BaseException:
+            if worker.owns_backend:
+                worker.around.backend.close()
+            raise
         worker.start()
 
-    def _serve(self, works: Works) -> None:
-        """Be the client of these works."""
+    def _serve(self, works: Works, retention: Retention | None = None) -> None:
+        """Be the client of these works, and have them sweep."""
         self._worker, self._around = works, works.around
         self._owns_backend = False  # the works close it
         self._closed = False
         self._closing = threading.Lock()
+        if retention is not None:
+            works.clockwork.sweeper = self._sweeper(works, retention)
+
+    def _sweeper(self, works: Works, retention: Retention) -> Sweeps:
+        from dalsegno.core.engine.sweeping import BackgroundSweeper, Sweeper
+
+        kind = BackgroundSweeper if self._sweeps_in_background else Sweeper
+        return kind(works.around.backend, works.around.clock, retention)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -63,6 +82,8 @@ class Engine(Client):
             if self._closed:
                 return
             self._closed = True
+            if self._worker.clockwork.sweeper is not None:
+                self._worker.clockwork.sweeper.stop()
             self._worker.stop()
 
     def __enter__(self) -> Self:
