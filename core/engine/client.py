@@ -164,7 +164,7 @@ class Client:
             there = self.backend.find(chosen)
             if there is not None:
                 generation = there.generation + (not there.status.open)
-        return self._around.new_run(
+        new, started = self._around.new_run(
             chosen,
             workflow,
             self.codec.encode_call(args, kwargs),
@@ -173,6 +173,9 @@ class Client:
             on_conflict=on_conflict,
             generation=generation,
         )
+        if generation > 1:  # and that it stays, should retention delete the earlier ones in this very moment
+            new = attrs.evolve(new, generation=generation)
+        return new, started
 
     def _accept(self, new: NewRun, created: Created) -> RunRecord:
         """The record of a start, or the conflict that it is."""
@@ -190,7 +193,10 @@ class Client:
         older: RunRecord | None = record
         while older is not None and older.digest != new.digest:
             # After a continue as new, the arguments it was once started with belong to an earlier generation.
+            oldest = older
             older = self.backend.find(record.workflow_id, older.generation - 1) if older.generation > 1 else None
+            if older is None and oldest.workflow == new.workflow and self._was_continued(oldest):
+                return record  # retention has deleted the one with the arguments, so that nobody can compare them
         if older is None:
             same = "other arguments" if record.workflow == new.workflow else f"another workflow, {record.workflow!r}"
             raise RunConflict(
@@ -199,6 +205,12 @@ class Client:
                 workflow_id=record.workflow_id,
             )
         return record
+
+    def _was_continued(self, record: RunRecord) -> bool:
+        """Whether a run is the continuation of one before it."""
+        first = self.backend.history(record.number, 0, 1)
+        started = decode_event(first[0]) if record.generation > 1 and first else None
+        return isinstance(started, RunStarted) and started.origin.startswith("continued from ")
 
     def _create(self, prepared: Sequence[tuple[NewRun, RunStarted]]) -> list[Created]:
         return self.backend.create([new for new, _ in prepared])
