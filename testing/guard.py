@@ -111,10 +111,15 @@ class Guard:
         fiber.watch = self._watch.generator
         return self
 
+    def stop(self) -> None:
+        """Look no more; what was found stays."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            fiber.watch = None
+            watch.stop()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        fiber.watch = None
-        if self._watch is not None:
-            self._watch.stop()
+        self.stop()
         if error is None and self._raised is not None:
             raise self._raised  # a workflow that swallowed it, or a run whose result nobody asked for, does not hide it
 

@@ -12,44 +12,37 @@ the clock, the script and the handles stay, and the engine is opened anew.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any, Self, TypeVar
-
-import attrs
+from typing import Any, Self
 
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.definitions import Definition, StepDefinition
 from dalsegno.core.engine.clockwork import AFTER_FIRING_S, TICK_S
-from dalsegno.core.engine.engine import Engine, Pending
 from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.works import CommonOptions
 from dalsegno.core.errors import BadOption, StoreError, TimedOut
-from dalsegno.core.events import RunStarted
-from dalsegno.core.policies import seconds
-from dalsegno.core.store import Backend, Created, Message, NewRun, Sent, Status
+from dalsegno.core.policies import Retention, seconds
+from dalsegno.core.store import Backend, Status
+from dalsegno.testing.careful import FRUITLESS_MAX, CarefulEngine
 from dalsegno.testing.clock import VirtualClock
 from dalsegno.testing.faults import Crash, FaultPlan, Faults, Mischief
 from dalsegno.testing.faulty_store import FaultyStore
+from dalsegno.testing.guard import Mode, determinism_guard
 from dalsegno.testing.simulated_works import STUBBORN, Agenda, Duration, SimulatedWorks, Stage
 from dalsegno.testing.witness import Witness
 
-A = TypeVar("A")
-
 AnyStep = StepDefinition[..., Any] | str
 """A step by its definition or by its name."""
-
-FRUITLESS_MAX = 2000
-"""After so many ticks in which nothing could be done (100 virtual seconds), nothing more happens by itself."""
 
 JUMP_S = FREEZE_S = 3600.0
 
 __all__ = ["STUBBORN", "AnyStep", "Duration", "Simulation"]
 
 
-class Simulation(Engine):
+class Simulation(CarefulEngine):
     """An engine for tests: `Simulation([fulfil], seed=7)`, then everything `Engine` offers.
 
     `result()` and `run()` drive it; nothing moves in between. `fakes` replaces step functions, by definition or name;
@@ -57,7 +50,10 @@ class Simulation(Engine):
 
     `store` defaults to a fresh memory store; give one to go on where another simulation stopped. With `cold`, nothing
     stays in memory: whatever arrives for a run is met by a replay of its history. `faults` takes a `FaultPlan`;
-    `heal()` ends them. `witness` knows which bodies ran.
+    `heal()` ends them. `witness` knows which bodies ran. `guard` puts all of it under a determinism guard, "raise",
+    "warn" or "collect", until it is closed: `simulation.guard.findings` says what that found, and a workflow that asked
+    the machine for something fails, with "raise" (closing raises `NondeterministicCall` should the workflow have
+    swallowed it). Raises `UseError` where another guard is on in the process. `retention` sweeps as time passes.
 
     >>> from datetime import timedelta
     >>> from dalsegno import Receive, Sleep, step, workflow
@@ -77,6 +73,9 @@ class Simulation(Engine):
     'charged 5'
     """
 
+    works: SimulatedWorks
+    _sweeps_in_background = False
+
     def __init__(
         self,
         workflows: Iterable[Definition] = (),
@@ -87,9 +86,11 @@ class Simulation(Engine):
         cold: bool = False,
         fakes: Mapping[AnyStep, Callable[..., Any]] | None = None,
         faults: FaultPlan | Mischief | None = None,
+        guard: Mode | None = None,
+        retention: Retention | None = None,
         **options: Any,
     ) -> None:
-        self.seed = seed
+        self.seed, self._retention = seed, retention
         self.clock = clock or VirtualClock()
         self.faults = Faults(faults) if isinstance(faults, FaultPlan) else faults or Mischief()
         self.witness = Witness()
@@ -102,13 +103,21 @@ class Simulation(Engine):
             **options,  # type: ignore[typeddict-item]  # checked by Works, which takes them
         }
         self._store = store if store is not None else MemoryBackend()
-        self._watched = faults is not None
+        self.careful = faults is not None
         self._script = Agenda()
         self._begun_us = self.clock.steady_us()
-        self._pieces_before = self._fruitless = self._sent = 0
+        self._pieces_before = self._fruitless = 0
         for given, fake in (fakes or {}).items():
             self.fake(given, fake)
-        self._open()
+        self.guard = determinism_guard(guard) if guard is not None else None
+        if self.guard is not None:
+            self.guard.__enter__()
+        try:
+            self._open()
+        except BaseException:
+            if self.guard is not None:
+                self.guard.stop()
+            raise
 
     # --- what a test says before or while it runs ----------------------------------------------------------------
 
@@ -165,18 +174,18 @@ class Simulation(Engine):
                 self._store,
                 self.faults,
                 clock=self.clock,
-                committed=self.witness.committed if self._watched else None,
+                committed=self.witness.committed if self.careful else None,
                 held_as="a simulation",
             )
             self.works = SimulatedWorks(store, self._stage, self._options)
-            self._serve(self.works)
+            self._serve(self.works, self._retention)
             try:
                 self.works.open()
                 return
             except Crash:
                 self.works.bury()
             except StoreError:
-                if not self._watched:
+                if not self.careful:
                     raise
                 self.works.bury()
                 self.clock.advance(1)
@@ -193,19 +202,34 @@ class Simulation(Engine):
 
     def close(self) -> None:
         """End the simulation as a good shutdown would: nothing more is started, what is done is recorded."""
+        self._stop()
+        if self.guard is not None:
+            self.guard.__exit__(None, None, None)
+
+    def _stop(self) -> None:
         if not self._closed:
             self._closed = True
             self.faults.heal()
             self.works.stop()
+        if self.guard is not None:
+            self.guard.stop()
 
     def crash(self) -> Backend:
         """Stop as a killed process does: nothing more is recorded. Answers the store, for the next simulation."""
         self._closed = True
         self.works.bury()
+        if self.guard is not None:
+            self.guard.stop()
         return self._store
 
     def __enter__(self) -> Self:
         return self
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
+            self.close()
+        else:
+            self._stop()  # what went wrong is told already
 
     # --- driving ---------------------------------------------------------------------------------------------------
 
@@ -226,7 +250,7 @@ class Simulation(Engine):
             due()
             return True
         try:
-            if self._watched:
+            if self.careful:
                 self._misbehave()
             if self.works.piece():
                 self._fruitless = 0
@@ -294,7 +318,7 @@ class Simulation(Engine):
             return True
         if timeout is not None:
             return False
-        if self._watched:
+        if self.careful:
             self.heal()
             if self.run(lambda: run.ended):
                 return True
@@ -317,55 +341,6 @@ class Simulation(Engine):
         if self.wait_for_end(run, None):
             ended.set_result(None)
         return True
-
-    # --- a careful client: under faults, what a test says is said again until it is heard --------------------------
-
-    def _create(self, prepared: Sequence[tuple[NewRun, RunStarted]]) -> list[Created]:
-        if not self._watched:
-            return super()._create(prepared)
-        create = super()._create
-
-        def try_() -> list[Created]:
-            owner = self._around.owner  # another one after each restart
-            return create([(attrs.evolve(new, owner=owner), first) for new, first in prepared])
-
-        return self._carefully(try_)
-
-    def send(self, message: Message) -> Sent:
-        """Put a message into an inbox; durable when this returns."""
-        if not self._watched:
-            return super().send(message)
-        if message.dedup is None and message.kind == "signal":
-            self._sent += 1
-            message = attrs.evolve(message, dedup=f"said {self._sent}")
-        send, tries = super().send, 0
-
-        def say() -> Sent:
-            nonlocal tries
-            tries += 1
-            return send(message)
-
-        sent = self._carefully(say)
-        return Sent.ACCEPTED if sent is Sent.DUPLICATE and tries > 1 else sent
-
-    def _carefully(self, say: Callable[[], A]) -> A:
-        for _ in range(FRUITLESS_MAX):
-            try:
-                return say()
-            except Crash:
-                self.restart()
-            except StoreError:
-                self.clock.advance(TICK_S)
-        return say()
-
-    def _answers(self, pending: Pending) -> list[Any]:
-        for _ in range(FRUITLESS_MAX):
-            self.works.committer.stalled = None  # the clockwork's tick would; here the caller is all there is
-            self.works.committer.lead()
-            if pending.ready:
-                break
-            self.clock.advance(TICK_S)
-        return super()._answers(pending)
 
 
 def _key(step: AnyStep) -> Any:

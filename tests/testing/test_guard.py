@@ -371,3 +371,44 @@ def test_an_alien_await_is_explained_before_it_is_alien():
     named = pytest.raises(NondeterministicCall, match="Sleep")
     with Simulation([definition]) as simulation, named, determinism_guard():
         simulation.start(definition).result()
+
+
+# --- a simulation under guard ------------------------------------------------------------------------------------
+
+
+def test_a_simulation_may_be_under_guard():
+    """`Simulation(guard=…)` watches from its beginning to its end, and knows what was found."""
+    with Simulation([asks_twice], guard="collect") as simulation:
+        simulation.start(asks_twice).result()
+        assert simulation.guard is not None
+        assert [(one.rule, one.count) for one in simulation.guard.findings] == [("clock", 2)]
+        assert fiber.watch is not None
+    assert fiber.watch is None
+
+
+def test_a_guarded_simulation_fails_the_run_and_cannot_be_deceived():
+    """The run fails at its line; where the workflow swallowed that, closing the simulation tells."""
+    with pytest.raises(NondeterministicCall, match="'asks_twice'"), Simulation([asks_twice], guard="raise") as one:
+        one.start(asks_twice).result()
+    other = Simulation([hides], guard="raise")
+    assert other.start(hides).result() == "hidden"
+    with pytest.raises(NondeterministicCall, match="'hides'"):
+        other.close()
+    assert fiber.watch is None
+
+
+def test_a_guarded_simulation_that_crashes_leaves_the_next_one_free():
+    """After `crash`, and where opening failed, another simulation may be under guard; two at once may not."""
+    with Simulation([asks_twice], guard="collect") as first:
+        store = first.crash()
+        with Simulation([asks_twice], store=store, guard="collect") as second:
+            with pytest.raises(UseError, match="already"):
+                Simulation([asks_twice], guard="warn")
+            second.start(asks_twice).result()
+            assert second.guard is not None
+            assert len(second.guard.findings) == 1
+    with pytest.raises(BadOption, match="mode='loud'"):
+        Simulation(guard="loud")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Simulation(guard="warn", durable="no such option of works")
+    assert fiber.watch is None
