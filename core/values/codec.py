@@ -44,7 +44,10 @@ class Codec:
 
     * `layers` wrap every payload, in order, and are taken off in reverse; payloads from before they were configured can
       still be read.
-    * `max_bytes` is what one payload may have before layers; more is an `EncodeError`.
+    * `max_bytes` is what one payload (the arguments of a call, a result, a signal) may have before layers: 32 MiB
+      unless told. More is an `EncodeError` at the line that passed it, at once: a step is not tried again for it. What
+      is stored already is read whatever its size; but lower it only when no run is open that passed more, for a replay
+      passes its values again.
     * `renamed` gives the classes that were stored under names they no longer have: `{"shop.old:Order": Order}`.
     """
 

@@ -20,8 +20,9 @@ FRAME: Final = b"\xc1"
 FRAME_LAYERED: Final = b"\xc1L"
 FRAME_LOOSE: Final = b"\xc1J"
 
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""The default limit for one payload: what a store commits in one go without other runs noticing."""
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""The default limit for one payload, 32 MiB: it takes LMDB a quarter of a second to commit one on an ordinary disk, and
+that is how long every other run of the store then waits. (Restate lets a message have as much.)"""
 
 DEPTH_MAX: Final = 100
 """How deep a value may be nested. Reading costs up to five interpreter frames a level, and Python allows 1000 in all,

@@ -9,7 +9,8 @@
 | G5, G6  | TestG5, TestG6 here, as far as one process goes; tests/torture with several                            |
 | G7      | TestG7 here, and all of test_exploring.py: every store call, four ways, and again during recovery      |
 | G8      | test_promises_of_data.py; tests/properties/test_mutations.py and test_determinism.py on random programs |
-| G9, G10 | test_promises_of_data.py                                                                               |
+| G9      | test_promises_of_data.py                                                                               |
+| G10     | test_promises_of_values.py                                                                             |
 | G12-G14 | test_promises_of_data.py; tests/backends for the stores by themselves                                  |
 """
 

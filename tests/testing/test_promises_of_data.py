@@ -1,20 +1,16 @@
-"""The promises G8 to G14, each by name, as far as memory and LMDB go: code that has changed, runs that do harm, values
-and records that cannot be read. (The table of all promises stands in test_promises.py.)"""
+"""The promises G8 to G14 but for G10, each by name, as far as memory and LMDB go: code that has changed, runs that do
+harm, records that cannot be read. (The table of all promises stands in test_promises.py.)"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from dalsegno import (
     All,
-    EncodeError,
     Flow,
     RemoteError,
     Retry,
@@ -36,35 +32,7 @@ from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.testing.faults import Crash, Mischief
 from dalsegno.testing.simulation import Simulation
 from tests.testing import actors
-
-
-@pytest.fixture(params=["memory", "lmdb"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OrderedStore]:
-    """An empty store of one kind."""
-    memory = request.param == "memory"
-    with MemoryBackend() if memory else LmdbBackend.open(str(tmp_path / "store"), durability="relaxed") as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def _nothing_happened():
-    actors.EFFECTS.clear()
-
-
-def keys_of(store: OrderedStore) -> list[bytes]:
-    """Every key there is."""
-    with store.begin(False) as txn:
-        return [key for key, _ in txn.scan(b"\0", b"\xff" * 8)]
-
-
-def rewrite(store: OrderedStore, key: bytes, change: Any) -> bytes:
-    """Change the record under a key behind the store's back; answers what was there."""
-    with store.begin(True) as txn:
-        before = bytes(txn.get(key) or b"")
-        txn.put(key, change(before))
-        txn.commit()
-    return before
-
+from tests.testing.behind import keys_of, rewrite
 
 # --- G8 --------------------------------------------------------------------------------------------------------------
 
@@ -222,103 +190,6 @@ class TestG9:
                 run.result()
         with Simulation([actors.race], store=store) as simulation:
             assert simulation.get("unknown").result() == "work"
-
-
-# --- G10 -------------------------------------------------------------------------------------------------------------
-
-
-@step
-def give(what: str) -> Any:
-    """Returns something that cannot be stored."""
-    actors.EFFECTS["gave"] += 1
-    return bad_values()[what]
-
-
-@step
-def takes_anything(value: Any) -> None:
-    """Takes something."""
-
-
-def bad_values() -> dict[str, Any]:
-    """Values that no codec of ours stores."""
-    cycle: list[Any] = []
-    cycle.append(cycle)
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    return {"a lock": threading.Lock(), "a cycle": cycle, "a deep list": deep, "a generator": (n for n in range(3))}
-
-
-@workflow
-def passes(what: str, back: bool) -> Flow[str]:
-    """Passes a bad value to a step, or gets one back, and says what that raised."""
-    try:
-        yield from give(what) if back else takes_anything(bad_values()[what])
-    except EncodeError as error:
-        return f"EncodeError: {error}"
-    return "stored"
-
-
-@attrs.frozen
-class Order:
-    """A class that will be gone."""
-
-    number: int
-
-
-@step
-def make_order() -> Order:
-    """Makes one."""
-    return Order(7)
-
-
-@workflow
-def orders() -> Flow[int]:
-    """Has an order in its history."""
-    order = yield from make_order()
-    yield from Sleep(3600)
-    return order.number
-
-
-class TestG10:
-    """A value that cannot be stored fails at the line that passed it, before anything is recorded; one that cannot be
-    read back blocks that run only."""
-
-    @pytest.mark.parametrize("what", ["a lock", "a cycle", "a deep list", "a generator"])
-    def test_a_bad_argument_is_an_error_where_it_is_passed(self, store: OrderedStore, what: str):
-        """Neither a start nor a step is recorded with a value that cannot be stored."""
-        with Simulation([passes], store=store) as simulation:
-            with pytest.raises(EncodeError):
-                simulation.start(passes, bad_values()[what], False)
-            assert simulation.runs() == []
-            run = simulation.start(passes, what, False)
-            assert run.result().startswith("EncodeError")
-            assert len(run.history()) == 2
-
-    @pytest.mark.parametrize("what", ["a lock", "a cycle", "a deep list", "a generator"])
-    def test_a_bad_result_is_not_tried_again(self, store: OrderedStore, what: str):
-        """A body whose result cannot be stored has run; running it again would not help."""
-        with Simulation([passes], store=store) as simulation:
-            assert simulation.start(passes, what, True).result().startswith("EncodeError")
-        assert actors.EFFECTS["gave"] == 1
-
-    def test_a_class_that_is_gone_blocks_that_run_only(self, store: OrderedStore):
-        """A payload that names a class nobody knows blocks its run, and the run goes on when it is known again."""
-        with Simulation([orders, actors.payment], store=store) as simulation:
-            simulation.start(orders, id="orders")
-            simulation.run(timeout=60)
-            simulation.crash()
-        key = layout.HISTORY + layout.run_bytes(1) + layout.index_bytes(1)
-        whole = rewrite(store, key, lambda record: seal(key, record[:-4].replace(b":Order", b":Ordre")))
-        assert b":Order" in whole
-        with Simulation([orders, actors.payment], store=store, clock=simulation.clock) as changed:
-            changed.run(timeout=7200)
-            assert changed.start(actors.payment).result() == "paid"
-            assert changed.get("orders").status is Status.BLOCKED
-            assert "Ordre" in changed.get("orders").record.reason
-        rewrite(store, key, lambda _: whole)
-        with Simulation([orders, actors.payment], store=store, clock=simulation.clock) as mended:
-            assert mended.get("orders").result() == 7
 
 
 # --- G12 -------------------------------------------------------------------------------------------------------------
