@@ -75,6 +75,29 @@ BAD: dict[str, Callable[[], Any]] = {
 """Values that no codec of ours stores as it comes."""
 
 
+@workflow
+def passes(what: str, back: bool) -> Flow[str]:
+    """Passes a bad value to a step, or gets one back, and says what that raised."""
+    try:
+        yield from give(what) if back else takes_anything(BAD[what]())
+    except EncodeError as error:
+        return f"EncodeError: {error}"
+    return "stored"
+
+
+@attrs.frozen
+class Order:
+    """A class that will be gone."""
+
+    number: int
+
+
+@step
+def make_order() -> Order:
+    """Makes one."""
+    return Order(7)
+
+
 ASKING: dict[str, Callable[[Any], Command[Any]]] = {
     "publish": lambda value: Publish("key", value),
     "send": lambda value: Send("somebody", "name", value),
@@ -97,29 +120,6 @@ def hands_over(how: str, size: int) -> Flow[str]:
     except EncodeError as error:
         return f"EncodeError: {error}"
     return "stored"
-
-
-@workflow
-def passes(what: str, back: bool) -> Flow[str]:
-    """Passes a bad value to a step, or gets one back, and says what that raised."""
-    try:
-        yield from give(what) if back else takes_anything(BAD[what]())
-    except EncodeError as error:
-        return f"EncodeError: {error}"
-    return "stored"
-
-
-@attrs.frozen
-class Order:
-    """A class that will be gone."""
-
-    number: int
-
-
-@step
-def make_order() -> Order:
-    """Makes one."""
-    return Order(7)
 
 
 @workflow
