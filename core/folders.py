@@ -125,7 +125,7 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         self.place = url
         try:
-            fsspec: Any = importlib.import_module("fsspec")
+            fsspec: Any = importlib.import_module("fsspec.core")
         except ImportError:
             raise BadOption(f"{url}: a place like this takes fsspec: pip install 'dalsegno[archive]'") from None
         try:

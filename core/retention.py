@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from dalsegno.core.errors import DecodeError, StoreDamaged
+from dalsegno.core.errors import DataError, DecodeError, StoreDamaged
 from dalsegno.core.events import ChildStarted
 from dalsegno.core.history import decode_history
 from dalsegno.core.policies import Retention
@@ -393,14 +393,14 @@ class Sweep:
         assert self._put is not None
         try:
             exported = take(self._store, record)
-        except (DecodeError, StoreDamaged) as error:
+            if self._store.record(record.number) is None:
+                return False  # somebody else has deleted it meanwhile, perhaps while it was being read
+            self._put(exported)
+        except (DataError, StoreDamaged) as error:
             log.warning("run %s stays, for it cannot be archived: %s", record.run_id, error)
             self.stays[Stays.UNREADABLE] += 1
             self._spoilt.add(record.workflow_id)  # the later ones of its id must not go before it
             return False
-        if self._store.record(record.number) is None:
-            return False  # somebody else has deleted it meanwhile, perhaps while it was being read
-        self._put(exported)
         self.archived += 1
         return True
 
