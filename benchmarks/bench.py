@@ -25,6 +25,9 @@ from benchmarks.measuring import Result, Row, Scenario, Target, measure
 STEPS = "steps/s"
 WORKFLOWS = "workflows/s"
 PUTS = "raw LMDB, a put per synced commit"
+ANY = Target()
+"""Where no figure was promised."""
+
 WIDTH = 160
 """Of the table where it does not go to a terminal."""
 
@@ -118,6 +121,52 @@ SCENARIOS = (
         rows=(Row("memory of each, once put away", "bytes/run", "bytes/run", Target(most=100)),),
         quick_size=500,
         rounds=1,
+    ),
+    Scenario(
+        name="jumps",
+        measured="debugger.jumps",
+        yardstick="debugger.whole_replay",
+        against="a bare replay of the whole history",
+        size=10_000,
+        rows=(
+            Row("replay step: a jump in 10,000 events, drawn", "median ms", "ms", Target(most=100)),
+            Row("the slowest of 200 such jumps", "worst ms", "ms", Target(most=100)),
+        ),
+    ),
+    Scenario(
+        name="jumps-among-branches",
+        measured="debugger.jumps_among_branches",
+        yardstick="debugger.whole_replay_of_branches",
+        against="a bare replay of the whole history",
+        size=10_000,
+        rows=(
+            Row("the same with 5,000 branches at once", "median ms", "ms", Target(most=100)),
+            Row("the slowest of 200 such jumps", "worst ms", "ms", Target(most=100)),
+        ),
+    ),
+    Scenario(
+        name="verify",
+        prepare="debugger.record_histories",
+        measured="debugger.verifying",
+        yardstick="debugger.bare_replays",
+        against="bare replays in one process, from memory",
+        size=10_000,
+        rows=(
+            Row("replay verify, 10,000 histories, on one process", "histories/s on one process", "histories/s", ANY),
+            Row("their events", "events/s on one process", "events/s", ANY),
+            Row("the same on two processes, their start included", "histories/s on two", "histories/s", ANY),
+            Row("their events", "events/s on two", "events/s", ANY),
+        ),
+        rounds=3,
+    ),
+    Scenario(
+        name="simulation",
+        measured="simulated.simulating",
+        yardstick="simulated.referring",
+        against="run_reference, which works them out directly",
+        size=2000,
+        rows=(Row("random workflow programs in simulation, one core", "programs/min", "programs/min", Target(2000)),),
+        rounds=3,
     ),
     Scenario(
         name="import",

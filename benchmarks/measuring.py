@@ -90,7 +90,8 @@ class Row:
 
 @frozen
 class Scenario:
-    """Two probes to be compared, by name, and the rows that their figures fill; `against` is the yardstick in words.
+    """Two probes to be compared, by name (`module.name` where they are not in `scenarios` or `yardsticks`), and the
+    rows that their figures fill; `against` is the yardstick in words.
 
     `prepare` names a probe that is run once, and whose folder is copied for every round of `measured`. `rounds` bounds
     the rounds of what takes long.

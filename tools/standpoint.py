@@ -121,6 +121,8 @@ def _tree(root: Stand) -> Tree:
 def _grow(tree: Tree, stand: Stand) -> None:
     for one in stand.beneath:
         _grow(tree.add(_fiber(one)), one)
+    if stand.left_out:
+        tree.add(Text(f"and {stand.left_out:,} more", style="dim"))
 
 
 def _fiber(stand: Stand) -> Text:
@@ -181,4 +183,5 @@ def _stand_data(stand: Stand) -> dict[str, Any]:
             for level in stand.levels
         ],
         "beneath": [_stand_data(one) for one in stand.beneath],
+        "left_out": stand.left_out,
     }

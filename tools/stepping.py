@@ -39,7 +39,7 @@ from dalsegno.tools.seeking import KINDS, to_condition, to_kind, to_line, to_nam
 from dalsegno.tools.standpoint import panels, point_data
 from dalsegno.tools.stores import find_run, open_for_reading, read_run, store_url
 from dalsegno.tools.timeline import Timeline, timeline
-from dalsegno.tools.walking import Walk
+from dalsegno.tools.walking import Walk, uncollected
 
 HELP: Final = """\
 n, Enter     forward one event; n 10: ten          b, b 10      back
@@ -139,7 +139,8 @@ def interact(session: Session, read: Callable[[str], str]) -> None:
         if word == "q":
             return
         try:
-            answer(session, word, rest)
+            with uncollected():
+                answer(session, word, rest)
         except DalsegnoError as error:
             say(error)
 
@@ -212,7 +213,8 @@ def session_of(run: str, app: str, store: str | None) -> Session:
         'With --json: {"run": as in ls, "at", "events", "last", "problem", "event": as in show, "answers": {"id", '
         '"kind", "name", "command", "fiber", "file", "line"}, "file", "line", "function", "source": [{"line", '
         '"text"}], "now", "fibers": {"path", "function", "file", "line", "waits_for", "generators": [{"function", '
-        '"file", "line", "locals": [{"name", "value", "change"}], "gone"}], "beneath"}, "state", "outcome"}.',
+        '"file", "line", "locals": [{"name", "value", "change"}], "gone"}], "beneath", "left_out": how many beneath '
+        'are not listed}, "state", "outcome"}.',
     ),
 )
 @click.argument("run", type=RunName())

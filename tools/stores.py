@@ -71,8 +71,8 @@ def read_run(store: Backend, record: RunRecord) -> Kept:
 
 def raw_history(store: Backend, record: RunRecord) -> list[bytes]:
     """A run's history as it is stored, a page at a time."""
-    records: list[bytes] = []
-    while page := store.history(record.number, len(records), PAGE):
+    records = store.history(record.number, 0, PAGE)
+    while len(records) % PAGE == 0 and (page := store.history(record.number, len(records), PAGE)):
         records += page
     return records
 

@@ -107,7 +107,7 @@ def verify(store: Backend, records: Iterable[RunRecord], app: App) -> Iterator[F
         yield verify_run(kept, app)
 
 
-CHUNK: Final = 20
+CHUNK: Final = 50
 """Histories that a process gets at a time: enough that handing them over does not count."""
 
 WAITING: Final = 3
@@ -157,7 +157,7 @@ def verify_in_processes(
                 f"a process that replayed histories with the code of {app.name} died; --processes 1 shows what happens"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=not pending, cancel_futures=True)  # nobody waits for what is not wanted any more
 
 
 def _found(one: Future[list[Finding]] | Finding) -> list[Finding]:

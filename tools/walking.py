@@ -15,6 +15,7 @@ stop at every prefix again. `replay debug` is where it works.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ POINTS_KEPT: Final = 2000
 BACK: Final = 25  # points that are made in one go when stepping back
 FRAMES_MAX: Final = 50
 NAMES_MAX: Final = 60
+FIBERS_MAX: Final = 50  # beneath one fiber; nobody reads more, and thousands of them would take a second to tell
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +64,8 @@ class Level:
 
 @attrs.frozen(kw_only=True)
 class Stand:
-    """A fiber, what it waits for, its generators outermost first, and the fibers beneath."""
+    """A fiber, what it waits for, its generators outermost first, and the fibers beneath: of many, those nearest to the
+    one that hears of the event. `left_out` says how many more there are."""
 
     path: str
     function: str
@@ -71,6 +74,7 @@ class Stand:
     waits_for: str
     levels: tuple[Level, ...]
     beneath: tuple[Stand, ...]
+    left_out: int = 0
 
     def all(self) -> Iterator[Stand]:
         """This one and all beneath."""
@@ -191,7 +195,8 @@ class Walk:
         before = self._points.get(index - 1)
         first = index
         if before is None and index:
-            first = max(index - (BACK if index + 1 in self._points else 1), 0)  # who steps back will go on doing so
+            after = self._points.get(index + 1)  # who steps back will go on doing so; where points are dear, one by one
+            first = max(index - (1 if after is None or after.root.left_out else BACK), 0)
         walker = self._nearest(first)
         if first < index:
             walker.to(first)
@@ -290,7 +295,7 @@ class Walk:
             file=holder.file,
             line=holder.line,
             function=holder.frames[-1].f_code.co_qualname if holder.frames else "",
-            root=_stand(fibers, earlier),
+            root=_stand(fibers, earlier, holder.path),
             now_us=interpreter.now_us,
             published=dict(walker.published),
             outcome="" if interpreter.outcome is None else type(interpreter.outcome).__name__,
@@ -334,7 +339,8 @@ def _answered(waiting: Waiting, holder: FiberView) -> Answered:
     )
 
 
-def _stand(fiber: FiberView, earlier: Mapping[str, Stand]) -> Stand:
+def _stand(fiber: FiberView, earlier: Mapping[str, Stand], holder: str) -> Stand:
+    near = _near(fiber.beneath, holder)
     was = earlier.get(fiber.path)
     levels = [
         _level(frame, was.levels[depth] if was is not None and depth < len(was.levels) else None)
@@ -347,8 +353,16 @@ def _stand(fiber: FiberView, earlier: Mapping[str, Stand]) -> Stand:
         line=fiber.line,
         waits_for=fiber.waits_for,
         levels=tuple(levels),
-        beneath=tuple(_stand(one, earlier) for one in fiber.beneath),
+        beneath=tuple(_stand(one, earlier, holder) for one in near),
+        left_out=len(fiber.beneath) - len(near),
     )
+
+
+def _near(beneath: Sequence[FiberView], holder: str) -> Sequence[FiberView]:
+    """The fibers around the one that the holder is, or is beneath of; the first ones where there is none."""
+    leads = (at for at, one in enumerate(beneath) if one.path and f"{holder}.".startswith(f"{one.path}."))
+    first = max(0, min(next(leads, 0) - FIBERS_MAX // 2, len(beneath) - FIBERS_MAX))
+    return beneath[first : first + FIBERS_MAX]
 
 
 def _level(frame: FrameType, was: Level | None) -> Level:
@@ -365,6 +379,18 @@ def _level(frame: FrameType, was: Level | None) -> Level:
         locals=tuple(Local(name=name, value=value, change=changes.get(name, "")) for name, value in values.items()),
         gone=tuple(name for name in old if name not in values),
     )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the cycle collector away meanwhile: to look through a million objects of way points takes it 0.2 s."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

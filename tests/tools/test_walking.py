@@ -15,7 +15,7 @@ from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.store import open_store
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.stores import find_run, read_run
-from dalsegno.tools.walking import Walk
+from dalsegno.tools.walking import FIBERS_MAX, Walk
 from tests.tools import shop, shop_changed
 
 CODEC = Codec()
@@ -191,6 +191,26 @@ def test_jumps_are_immediate():
         assert point.at == at
         walk.rest()
     assert sorted(took)[len(took) // 2] < 0.1, took
+
+
+@workflow
+def wide(count: int) -> Flow[int]:
+    return len((yield from All([pair(number) for number in range(count)])))
+
+
+def test_of_many_fibers_those_near_the_event_are_told():
+    """Beneath one fiber at most fifty are described, around the one that hears of the event; the others are counted."""
+    events = history(wide, 300, steps=700)
+    walk = Walk(events, wide, CODEC)
+    for at in (1, 150, 299, 450, 600):
+        root = walk.at(at).root
+        answers = walk.at(at).answers
+        assert answers is not None
+        assert answers.fiber in [one.path for one in root.beneath]
+        assert len(root.beneath) == min(FIBERS_MAX, len(root.beneath) + root.left_out)
+    assert walk.at(1).root.left_out == 250
+    assert walk.at(599).root.left_out == 0
+    assert not walk.at(601).root.beneath
 
 
 def test_way_points_are_put_back():
