@@ -72,9 +72,9 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener
         store.close()
 
 
-@pytest.fixture(autouse=True)
-def _nothing_happened():
-    actors.EFFECTS.clear()
+def second_handle(store: Backend, folder: Path) -> Backend:
+    """The same store once more, as another process would have it."""
+    return store.another() if isinstance(store, MemoryBackend) else LmdbBackend.open(str(folder), durability="relaxed")
 
 
 class TestG1:
@@ -341,12 +341,16 @@ class TestG5:
 class TestG6:
     """One live executor per run, inside a process and across them."""
 
-    def test_a_store_has_one_engine(self, tmp_path: Path):
-        """A second engine on the same folder is refused, and told who holds it."""
-        url = f"lmdb:{tmp_path / 'store'}"
-        with Engine(url, workflows=[actors.race]), pytest.raises(StoreInUse) as caught:
-            Engine(url, workflows=[actors.race])
-        assert caught.value.owner
+    def test_a_store_has_one_engine(self, new_store: Opener, tmp_path: Path):
+        """A second engine on the same store is refused, told who holds it, and welcome when the first has gone."""
+        store = new_store()
+        with second_handle(store, tmp_path / "store-0") as other:
+            with Engine(store, workflows=[actors.race]), pytest.raises(StoreInUse) as caught:
+                Engine(other, workflows=[actors.race])
+            assert caught.value.owner
+            store.close()
+            with Engine(other, workflows=[actors.race]) as heir:
+                assert heir.start(actors.race).result(timeout=60) == "work"
 
     def test_claims_from_many_threads_have_one_winner_each(self, new_store: Opener):
         """Each claim has an epoch of its own, and only the last one's holder may write."""

@@ -11,6 +11,7 @@ import pytest
 
 from dalsegno import (
     All,
+    Client,
     Flow,
     RemoteError,
     Retry,
@@ -24,15 +25,21 @@ from dalsegno import (
 )
 from dalsegno.backends import layout
 from dalsegno.backends.lmdb import LmdbBackend
-from dalsegno.backends.memory import MemoryBackend
 from dalsegno.backends.ordered import OrderedStore
 from dalsegno.backends.records import seal
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.engine.recovery import DEATHS_MAX
+from dalsegno.core.transfer import read_file
 from dalsegno.testing.faults import Crash, Mischief
+from dalsegno.testing.replaying import assert_replays
 from dalsegno.testing.simulation import Simulation
+from dalsegno.tools.transfer import import_runs
+from tests.histories import flows
+from tests.histories.record import HERE
 from tests.testing import actors
 from tests.testing.behind import keys_of, rewrite
+
+RELEASES = sorted(folder for folder in HERE.iterdir() if folder.name[0].isdigit())
 
 # --- G8 --------------------------------------------------------------------------------------------------------------
 
@@ -198,9 +205,9 @@ class TestG9:
 class TestG12:
     """Damaged records are found, named (key, run, event) and quarantined; never replayed."""
 
-    def test_every_flipped_byte_is_found(self):
+    def test_every_flipped_byte_is_found(self, store: OrderedStore):
         """One bit wrong in any byte of any record of a small store, and `check` names the record."""
-        with MemoryBackend() as store, Simulation([actors.payment], store=store) as simulation:
+        with Simulation([actors.payment], store=store) as simulation:
             run = simulation.start(actors.payment, id="paid")
             run.result()
             assert store.check() == []
@@ -251,6 +258,16 @@ class TestG13:
             rewrite(store, layout.FORMAT_KEY, lambda _: seal(layout.FORMAT_KEY, body))
         with pytest.raises(StoreUnusable, match=f"has format {layout.FORMAT + 1}, and this release of dalsegno reads"):
             LmdbBackend.open(folder)
+
+    @pytest.mark.parametrize("release", RELEASES, ids=lambda folder: folder.name)
+    def test_what_earlier_releases_recorded_is_read_and_replayed(self, store: OrderedStore, release: Path):
+        """Histories of every release are taken into either store, are sound there, and replay with today's code."""
+        for file in sorted(release.glob("*.jsonl")):
+            import_runs(store, read_file(file), 0, skip=True)
+        with Client(store) as client:
+            runs = client.runs()
+            assert assert_replays(runs, flows) == len(runs) > 10
+            assert {run.status for run in runs} >= {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 
     def test_an_event_of_a_later_release_blocks_its_run(self, store: OrderedStore):
         """An event this release does not know is not passed over."""
