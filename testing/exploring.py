@@ -158,7 +158,7 @@ class Exploration:
 
     def one(self, line: str) -> Report:
         """Try one line only."""
-        pins = parse_line(line)
+        pins, self._report.only = parse_line(line), line
         tried = self._bench.attempt(pins)
         if tried.struck < len(pins):
             raise BadOption(f"only={line!r}: this run never comes by {pins[tried.struck]}")

@@ -30,8 +30,9 @@ class Report:
 
     `points` counts the points of the undisturbed run by name, `tried` how many runs were disturbed, `pairs` how many of
     them twice; `fired` counts the faults by way, `repeats` the bodies that ran again, by step and reason. `complete`:
-    every single fault was tried; without it the budget ran out first. `unknown` counts the runs whose workflow was
-    told that a `once=True` step may or may not have happened; their outcome is not compared.
+    every single fault was tried; without it a failure ended it (`failed`), it was about one line, or the budget ran
+    out. `unknown` counts the runs whose workflow was told that a `once=True` step may or may not have happened; their
+    outcome is not compared.
     """
 
     workflow: str
@@ -43,6 +44,8 @@ class Report:
     repeats: Counter[Repeat] = attrs.field(factory=Counter)
     unknown: int = 0
     complete: bool = False
+    failed: bool = False
+    only: str = ""
     seconds: float = 0.0
 
     def add(self, tried: Tried) -> None:
@@ -53,8 +56,17 @@ class Report:
         self.repeats.update(tried.repeats)
         self.unknown += tried.unknown
 
+    @property
+    def extent(self) -> str:
+        """How much was tried, in words."""
+        if self.complete:
+            return "every single fault"
+        if self.only:
+            return "one line only"
+        return f"not every single fault: {'it ended with the first failure' if self.failed else 'the budget ran out'}"
+
     def __str__(self) -> str:
-        how = "every single fault" if self.complete else "not every single fault: the budget ran out"
+        how = self.extent
         return (
             f"{self.workflow}: {self.tried} disturbed runs ({how}, {self.pairs} pairs), {sum(self.fired.values())} "
             f"faults, {sum(self.repeats.values())} bodies ran again, {self.seconds:.1f} s"
@@ -66,7 +78,7 @@ class Report:
         table.add_column("what")
         table.add_column("count", justify="right")
         table.add_column("of it")
-        whole = "every single fault" if self.complete else "[yellow]the budget ran out before every single fault[/]"
+        whole = self.extent if self.complete or self.only else f"[yellow]{self.extent}[/]"
         table.add_row("points passed undisturbed", str(sum(self.points.values())), _list(self.points))
         table.add_row("runs disturbed", str(self.tried), f"{whole}, {self.pairs} with a second one")
         table.add_row("faults", str(sum(self.fired.values())), _list(self.fired))
@@ -110,6 +122,7 @@ class CrashFound(AssertionError):
 
 def found(tried: Tried, report: Report) -> CrashFound:
     """The error that a failed run is told with."""
+    report.failed = True
     return CrashFound(tried.problem or "", line_of(tried.pins), tried.comparison, report)
 
 
@@ -146,7 +159,11 @@ def _short(value: object) -> str:
 def compare_histories(
     undisturbed: Mapping[str, Sequence[Event]], disturbed: Mapping[str, Sequence[Event]], codec: Codec
 ) -> str:
-    """The histories of the first run that has different ones (else of the first run), and their first difference."""
+    """The histories of the first run that has different ones (else of the first run), and their first difference.
+    Where both are of one and the same trial, there is but one history to show."""
+    if undisturbed is disturbed:
+        first = list(undisturbed)[:1]
+        return "\n".join(line for name in first for line in (f"run {name}", *_shown(undisturbed[name], None, codec)))
     names = sorted(undisturbed.keys() | disturbed.keys(), key=lambda name: (name not in undisturbed, name))
     if not names:
         return ""

@@ -6,6 +6,7 @@ import io
 import os
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ def asks_the_machine() -> Flow[int]:
         yield from actors.put("even")
     SEEN["changed"] += 1
     return 1
+
+
+@step(retry=Retry(max_attempts=3, jitter=0))
+def tries() -> int:
+    """Tells how often it was tried."""
+    return step_context().attempt
+
+
+@workflow
+def goes_by_the_attempt() -> Flow[str]:
+    """Does something else where a step had to be tried again."""
+    if (yield from tries()) > 1:
+        yield from actors.put("again")
+        return "again"
+    return "first"
 
 
 @step
@@ -277,6 +293,8 @@ def test_a_check_that_fails_undisturbed_is_told_as_that():
     with pytest.raises(CrashFound, match=r"undisturbed, AssertionError at .*test_exploring.py:\d+") as caught:
         explore(actors.payment, check=check)
     assert caught.value.line == ""
+    assert caught.value.comparison.startswith("run explored#1\n")
+    assert "disturbed" not in caught.value.comparison  # there is but one history
 
 
 def test_a_result_that_depends_on_the_time_is_found():
@@ -300,13 +318,15 @@ def test_a_workflow_without_end_is_told(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_both_histories_are_shown_with_their_first_difference():
-    """An error shows what happened undisturbed and what happened then, and where they part."""
-    with pytest.raises(CrashFound) as caught:
-        explore(asks_the_machine, setup=SEEN.clear, compare=("history",))
-    told = caught.value.comparison
-    assert told.index("  undisturbed") < told.index("  disturbed")
-    assert "StepCompleted      1      put result=same attempt=1" in told
-    assert "first difference at event" in told or "no difference in what has to be the same" in told
+    """An error shows what happened undisturbed and what happened then, and marks where they part in each."""
+    with pytest.raises(CrashFound, match="the history of 'explored' has") as caught:
+        explore(goes_by_the_attempt, compare=("history",))
+    told = caught.value.comparison.splitlines()
+    assert told[0] == "run explored#1: first difference at event 2"
+    before, after = told[2 : told.index("  disturbed")], told[told.index("  disturbed") + 1 :]
+    marked = [[line.split() for line in lines if line.startswith("    >")] for lines in (before, after)]
+    assert [lines[0][2:4] for lines in marked] == [["RunCompleted", "result=first"], ["StepCompleted", "2"]]
+    assert caught.value.line == "error-before step.tries #1"
 
 
 WHOLE = Activation.transition
@@ -345,6 +365,31 @@ def test_the_report_says_what_was_tried():
         assert said in out.getvalue()
     assert str(report).startswith(f"chain: {report.tried} disturbed runs (every single fault, 20 pairs)")
     assert report.points["step.put"] == 1
+
+
+def test_a_report_says_why_not_everything_was_tried():
+    """A failure, one line asked for, and a budget that is used up are told apart, in words and in the table."""
+    with pytest.raises(CrashFound) as caught:
+        explore(reads_what_steps_left_in_memory, setup=FOUND.clear)
+    ended = [caught.value.report, explore(actors.chain, 1, only="crash-before store.hold #1")]
+    for report, said in zip(ended, ("it ended with the first failure", "one line only"), strict=True):
+        out = io.StringIO()
+        report.print(Console(file=out, width=150))
+        assert said in out.getvalue()
+        assert said in str(report)
+        assert "budget" not in out.getvalue()
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    """A bar that counts the runs appears on stderr when it takes long, and goes away; elsewhere there is none."""
+    for terminal in (True, False):
+        out = io.StringIO()
+        made = partial(Console, file=out, force_terminal=terminal, width=100)
+        monkeypatch.setattr("dalsegno.testing.reporting.Console", lambda stderr, made=made: made())
+        monkeypatch.setattr("dalsegno.testing.reporting.PATIENCE_S", -1)
+        explore(actors.chain, 1, progress=True)
+        assert ("explore_crashes(chain)" in out.getvalue()) is terminal
+    explore(actors.chain, 1, progress=False)
 
 
 def test_a_budget_ends_an_exploration():
