@@ -323,6 +323,19 @@ def test_result_heals_when_nothing_moves_any_more():
         assert {run.status for run in simulation.runs()} == {Status.COMPLETED}
 
 
+def test_signals_of_one_simulation_after_another_all_arrive():
+    """Under faults every signal is said with a key; those of the next simulation of a store are others."""
+    plan = FaultPlan(1, on=1, only=("store.unknown-after",), chances={"store.unknown-after": 0.5})
+    store = MemoryBackend()
+    for word in ("one", "two", "three"):
+        with Simulation(actors.ALL, store=store, faults=plan) as simulation:
+            run = simulation.start(actors.correspondence, id="letters")
+            run.signal("word", word)
+            simulation.run(timeout=60)
+    with Simulation(actors.ALL, store=store) as simulation:
+        assert simulation.get("letters").result() == ["one", "two", "three"]
+
+
 def test_a_plan_survives_a_trip_to_another_process():
     """Plans are plain values."""
     assert pickle.loads(pickle.dumps(FaultPlan(3, on=0.5))) == FaultPlan(3, on=0.5)

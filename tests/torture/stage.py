@@ -54,6 +54,11 @@ class Process:
         assert readable, f"not ready after {PATIENCE_S} s; {self.last_words()}"
         return self._popen.stdout.readline() == b"ready\n"
 
+    def is_ready(self) -> bool:
+        """Whether it has said so, or has died before."""
+        assert self._popen.stdout is not None
+        return bool(select.select([self._popen.stdout], [], [], 0)[0])
+
     def go(self) -> None:
         """Have it begin."""
         assert self._popen.stdin is not None
@@ -126,9 +131,10 @@ class Stage:
 
     # --- processes -------------------------------------------------------------------------------------------------
 
-    def worker(self, *, under: Sequence[str] = ()) -> Process:
-        """A worker on the store, `under` a program that runs it."""
-        return Process(self, [*under, sys.executable, "-m", "tests.torture.worker", self.url])
+    def worker(self, *, under: Sequence[str] = (), rival: bool = False) -> Process:
+        """A worker on the store, `under` a program that runs it; a `rival` waits while another has the store."""
+        command = [*under, sys.executable, "-m", "tests.torture.worker", self.url]
+        return Process(self, [*command, "rival"] if rival else command)
 
     def sender(self, seed: int, count: int) -> Process:
         """A process that sends `count` signals to every target, from where the last one stopped."""
