@@ -6,14 +6,17 @@
     3     +1.29 s   timer set            2   sleep                                ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌▸
 
 A dot is a point in time, a bar has a length, and an arrow has not ended. What works is drawn heavy, what only waits is
-drawn broken, what other commands lie inside of is drawn thin. Payloads get what the other columns leave; on a narrow
-terminal some of those make room. Lines are made of rich's segments rather than put into one of its tables, which
-takes half a millisecond a row: histories of ten thousand events are not rare. Pure.
+drawn broken, what other commands lie inside of is drawn thin. Children that are shown stand below the event that
+started them, on the same scale. Payloads get what the other columns leave; on a narrow terminal some of those make
+room.
+
+Lines are made of rich's segments rather than put into one of its tables, which takes half a millisecond a row:
+histories of ten thousand events are not rare. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -33,6 +36,7 @@ SPARED: Final[tuple[tuple[str, ...], ...]] = ((), ("time",), ("time", "tries"), 
 """What is left out, step by step, as a terminal gets narrower."""
 
 GAP: Final = 2  # cells between two columns
+INDENT: Final = "  "  # of a child's events
 PAYLOAD_MIN: Final = 12
 NAME_MIN: Final = 4
 TEXT_MAX: Final = 24  # of an id or name
@@ -56,25 +60,35 @@ class Drawing:
     line: Timeline
     codec: Codec
     unreadable: Unreadable | None = None
+    children: Mapping[int, Drawing] = attrs.field(factory=dict)
+    """What is drawn below the event of this index."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        cells = [_cells(row) for row in self.line.rows]
-        if self.unreadable is not None:
-            cells.append({"#": (str(self.unreadable.index), _PLAIN), "what": ("cannot be read", _ALARM)})
-        layout = _Layout.of(cells, width)
+        rows = list(self._rows(0, self.line.started_us))
+        layout = _Layout.of([cell for _, cell in rows], width)
         axis = "0" + duration(self.line.length_us).rjust(layout.bar - 1)
         head = {name: (name, _HEAD) for name in [*COLUMNS, "payload"]}
         yield from layout.drawn({**head, "bar": (axis, _HEAD)})
         yield Segment("─" * min(width, layout.width))
         yield Segment.line()
-        for row, cell in zip(self.line.rows, cells, strict=False):
-            if layout.payload:
-                cell["payload"] = (row_payload(row, self.codec, layout.payload), _PLAIN if not row.is_error else _ALARM)
-            cell["bar"] = (drawn_bar(row, self.line, layout.bar), _MARKS[row.mark])
+        for row, cell in rows:
+            if row is not None:
+                if layout.payload:
+                    style = _ALARM if row.is_error else _PLAIN
+                    cell["payload"] = (row_payload(row, self.codec, layout.payload), style)
+                cell["bar"] = (drawn_bar(row, self.line, layout.bar), _MARKS[row.mark])
             yield from layout.drawn(cell)
-        for cell in cells[len(self.line.rows) :]:
-            yield from layout.drawn(cell)
+
+    def _rows(self, depth: int, started_us: int) -> Iterator[tuple[Row | None, dict[str, Cell]]]:
+        """The rows from top to bottom, those of children further in."""
+        for row in (*self.line.rows, *self.line.pending):
+            yield row, _cells(row, depth, started_us)
+            if row.index in self.children:
+                yield from self.children[row.index]._rows(depth + 1, started_us)
+        if self.unreadable is not None:
+            index, what = str(self.unreadable.index), f"{INDENT * depth}cannot be read"
+            yield None, {"#": (index, _PLAIN), "what": (what, _ALARM)}
 
 
 @attrs.frozen
@@ -124,12 +138,12 @@ def _fitted(text: str, width: int, right: bool) -> str:
     return room + text if right else text + room
 
 
-def _cells(row: Row) -> dict[str, Cell]:
+def _cells(row: Row, depth: int, started_us: int) -> dict[str, Cell]:
     return {
-        "#": (str(row.index), _PLAIN),
+        "#": ("" if row.index < 0 else str(row.index), _PLAIN),
         "time": (clock(row.at_us)[11:], _PLAIN),
-        "since start": (f"+{duration(row.since_us)}", _PLAIN),
-        "what": (row.what, _MARKS[row.mark]),
+        "since start": (f"+{duration(row.at_us - started_us)}", _PLAIN),
+        "what": (INDENT * depth + row.what, _MARKS[row.mark]),
         "id": (clean(row.id, TEXT_MAX), _PLAIN),
         "name": (clean(row.name, TEXT_MAX), _PLAIN),
         "took": ("" if row.took_us is None else duration(row.took_us), _PLAIN),

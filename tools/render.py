@@ -19,9 +19,9 @@ from rich.text import Text
 from dalsegno.core.errors import DecodeError
 from dalsegno.core.store import Problem, RunRecord, Status
 from dalsegno.core.values.codec import Codec
-from dalsegno.tools.forms import payload_form, run_data
+from dalsegno.tools.forms import payload_form
 from dalsegno.tools.text import clean, clean_lines, clock, duration, iso
-from dalsegno.tools.timeline import Row, Timeline, Unreadable
+from dalsegno.tools.timeline import Row
 
 SUMMARY_MAX: Final = 60  # characters of a payload in a table
 SUMMARY_BYTES_MAX: Final = 64 * 1024  # bytes of a payload that is decoded only to be summarised
@@ -177,9 +177,10 @@ def payload_lines(rows: Iterable[Row], codec: Codec) -> list[Text]:
 def row_data(row: Row, codec: Codec, payloads: bool) -> dict[str, Any]:
     """A row of a timeline for `--json`; `payload` in full with `payloads`, else a summary."""
     data: dict[str, Any] = {
-        "index": row.index,
+        "index": row.index if row.index >= 0 else None,
         "event": row.event,
         "what": row.what,
+        "kind": row.kind.value,
         "at": iso(row.at_us),
         "since_us": row.since_us,
         "began_at": iso(row.began_us),
@@ -189,29 +190,13 @@ def row_data(row: Row, codec: Codec, payloads: bool) -> dict[str, Any]:
         "line": row.line,
         "attempt": row.attempt,
         "took_us": row.took_us,
+        "retried_at": iso(row.backoff.ended_us) if row.backoff is not None else None,
         "error": row.is_error,
         "summary": row_payload(row, codec),
     }
     if payloads and row.payload is not None:
         data["payload"] = payload_form(row.payload, codec)
     return data
-
-
-def timeline_data(
-    record: RunRecord,
-    line: Timeline,
-    unreadable: Unreadable | None,
-    published: dict[str, bytes],
-    codec: Codec,
-    payloads: bool,
-) -> dict[str, Any]:
-    """Everything `show --json` prints."""
-    return {
-        "run": run_data(record),
-        "state": {key: payload_form(value, codec) for key, value in published.items()},
-        "events": [row_data(row, codec, payloads) for row in line.rows],
-        "unreadable": {"index": unreadable.index, "why": unreadable.why} if unreadable else None,
-    }
 
 
 def problems_table(problems: Sequence[Problem]) -> Table:

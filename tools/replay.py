@@ -12,13 +12,11 @@ from typing import Any
 
 import click
 
-from dalsegno.core.errors import BadOption
 from dalsegno.tools import reports
 from dalsegno.tools.branching import fork_run
 from dalsegno.tools.checking import check_runs
-from dalsegno.tools.choosing import codec_of, filtered, reading
+from dalsegno.tools.choosing import filtered, reading
 from dalsegno.tools.debugging import debug_run
-from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.judging import diff_runs, verify_runs
@@ -29,8 +27,6 @@ from dalsegno.tools.moving import export_runs, import_file
 from dalsegno.tools.oncall import why_run
 from dalsegno.tools.options import (
     CONTEXT,
-    RunName,
-    app_option,
     busy,
     command_help,
     filter_options,
@@ -41,10 +37,10 @@ from dalsegno.tools.options import (
     store_option,
     watched,
 )
-from dalsegno.tools.render import payload_lines, problems_table, run_head, runs_table, timeline_data
+from dalsegno.tools.render import problems_table, runs_table
+from dalsegno.tools.showing import show_run
 from dalsegno.tools.stepping import step_run
-from dalsegno.tools.stores import all_runs, find_run, read_run
-from dalsegno.tools.timeline import timeline
+from dalsegno.tools.stores import all_runs
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
 
@@ -103,52 +99,7 @@ def list_runs(store: str | None, json_wanted: bool, limit: int, **filters: Any) 
         say("no runs" + (" that fit" if any(filters.values()) else " in this store"), mark="")
 
 
-# --- show ----------------------------------------------------------------------------------------------------------
-
-
-@main.command(
-    "show",
-    help=command_help(
-        "Show a run's history as a timeline: what happened, when, how long, attempts and payloads.",
-        "replay show order-42 --around 17",
-        'RUN is a workflow id for its newest run, or id#2 for that one. With --json: {"run": as in ls, "state", '
-        '"events": [{"index", "event", "what", "at", "since_us", "began_at", "ended_at", "id", "name", "line", '
-        '"attempt", "took_us", "error", "summary", "payload": {"base64", "json"} with --payloads}], "unreadable"}.',
-    ),
-)
-@click.argument("run", type=RunName())
-@click.option("--around", type=click.IntRange(min=0), metavar="N", help="Only the events near event N.")
-@click.option("--payloads", is_flag=True, help="Print payloads in full below the timeline.")
-@app_option(required=False)
-@store_option
-@json_option
-def show_run(
-    run: str, around: int | None, payloads: bool, app: str | None, store: str | None, json_wanted: bool
-) -> None:
-    """Show one run."""
-    codec = codec_of(app)
-    with reading(store) as opened:
-        record = find_run(opened, run)
-        kept = read_run(opened, record)
-        published = opened.published(record.number)
-    line = timeline(kept.events, now_us() if record.status.open else None)
-    if around is not None:
-        if around >= len(kept.events):
-            raise BadOption(f"--around {around}: the history has {len(kept.events)} events, numbered from 0")
-        line = line.around(around)
-    if json_wanted:
-        show_json(timeline_data(record, line, kept.unreadable, published, codec, payloads))
-        return
-    show(run_head(record, len(kept.records), published, codec), Drawing(line, codec, kept.unreadable))
-    if payloads:
-        show(*payload_lines(line.rows, codec))
-    if kept.unreadable is not None:
-        say(
-            f"event {kept.unreadable.index} cannot be read, so the rest is not shown: {kept.unreadable.why}",
-            mark="warning",
-        )
-
-
+main.add_command(show_run)
 main.add_command(verify_runs)
 main.add_command(diff_runs)
 main.add_command(why_run)
