@@ -134,6 +134,8 @@ class OrderedStore(Backend):
             apply = batch.apply
             verdicts = [apply(transition) for transition in transitions]
             batch.finish()
+            if self.about_to_wait is not None:
+                self.about_to_wait()
             txn.commit()
         return verdicts
 
@@ -152,6 +154,8 @@ class OrderedStore(Backend):
             verdicts = [batch.apply(transition) for transition in transitions]
             sent = [batch.send(message) for message in messages]
             batch.finish()
+            if self.about_to_wait is not None:
+                self.about_to_wait()
             txn.commit()
         return created, verdicts, sent
 

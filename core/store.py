@@ -30,7 +30,7 @@ from __future__ import annotations
 import abc
 import enum
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
@@ -279,6 +279,10 @@ class Backend(abc.ABC):
 
     shared: ClassVar[bool] = True
     """Whether other processes can open the same store at the same time."""
+
+    about_to_wait: Callable[[], object] | None = None
+    """Set by an engine that wants to hear of it: a store may call it, on the thread of a `commit` or `write`, when all
+    is in place and only the disk or the server is waited for. Others then take the work that lies there. A hint."""
 
     @classmethod
     @abc.abstractmethod

@@ -54,6 +54,10 @@ class Queue(Generic[J]):
     def nudge(self) -> None:
         """Nothing sleeps here."""
 
+    def spare(self) -> bool:
+        """A flush is a piece of its own, whose turn is drawn by lot."""
+        return False
+
     def replace(self, thread: threading.Thread) -> None:
         """No thread is ever stuck here."""
 
@@ -272,8 +276,9 @@ class SimulatedWorks(Works):
         """End in good order: nothing more is begun, what has happened is recorded, the runs are given back."""
         self.loop.draining = True
         try:
-            self.loop.flush_old(everything=True)
-            self.committer.retry()
+            for _ in range(2):  # a checkpoint that is on its way, and what gathered behind it
+                self.loop.flush_old(everything=True)
+                self.committer.retry()
             self.around.backend.release([*self.loop.live], self.around.owner)
         except StoreError:
             pass  # as at the worker's stop: the runs go on when the store is opened again

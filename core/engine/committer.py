@@ -33,10 +33,10 @@ BATCH = 1000
 GATHER_S = 0.000_5
 """How long lazy writes wait for company: about two flushes."""
 
+log = logging.getLogger("dalsegno.engine")
+
 _TRANSITIONS_ONLY = {Transition}
 _NONE: list[Any] = []
-
-log = logging.getLogger("dalsegno.engine")
 
 
 class Write(abc.ABC):
@@ -73,6 +73,14 @@ class Request(Write):
 
     def failed(self, error: Exception) -> None:
         self._failed(error)
+
+
+def _done(write: Write, answer: Any) -> None:
+    """Tell one of a flush; what goes wrong there is no reason for the others never to hear of theirs."""
+    try:
+        write.done(answer)
+    except Exception:
+        log.exception("what follows a commit failed in a way that it should not; it was committed all the same")
 
 
 class Committer:
@@ -182,11 +190,11 @@ class Committer:
 
         def tell() -> None:
             for write, answer in zip(creations, created, strict=True):
-                write.done(answer)
+                _done(write, answer)
             for write, verdict in zip(transitions, verdicts, strict=True):
-                write.done(verdict)
+                _done(write, verdict)
             for write, outcome in zip(messages, sent, strict=True):
-                write.done(outcome)
+                _done(write, outcome)
 
         return tell
 
@@ -241,7 +249,7 @@ class Committer:
 
         def tell() -> None:
             for write, verdict in settled:
-                write.done(verdict)
+                _done(write, verdict)
 
         return tell
 

@@ -165,6 +165,7 @@ class LiveRun:
     __slots__ = (
         "_turn",
         "activation",
+        "ahead",
         "epoch",
         "first",
         "head",
@@ -172,12 +173,14 @@ class LiveRun:
         "idle_since_us",
         "inputs",
         "interpreter",
+        "laid_by",
         "number",
         "paused",
         "record",
         "refused",
         "running",
         "seen",
+        "stalled",
         "stored_active",
     )
 
@@ -187,6 +190,9 @@ class LiveRun:
         self.first = first  # the event of a run this engine has just created: no need to read it back
         self.interpreter: Interpreter | None = None
         self.activation: Activation | None = None
+        self.ahead: Activation | None = None  # a checkpoint on its way to the store, which the run does not wait for;
+        self.laid_by: list[Any] = []  # what has arrived and has to wait for it;
+        self.stalled = False  # and whether the run has come to where it must wait
         self.inputs: deque[Any] = deque()
         self.running: dict[str, Job] = {}
         self.held: list[Waiting] = []

@@ -25,6 +25,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import attrs
+
+from dalsegno.core.engine import ahead
 from dalsegno.core.engine.arrivals import MAIL, START, Arrivals, Flushed, Input
 from dalsegno.core.engine.bodies import Job, run_body, too_slow
 from dalsegno.core.engine.closing import Closing
@@ -135,7 +138,7 @@ class Loop:
         run.inputs.append(job)
         if run.seize():
             self.advance(run)
-        if job.took_us > SHORT_US:
+        if job.took_us > SHORT_US or (run.ahead is not None and committer.eager and self._bodies().spare()):
             committer.lead()
 
     def finished(self, job: Job) -> None:
@@ -151,6 +154,8 @@ class Loop:
             self.idle.pop(run.number, None)
         if self.troubled:
             self.troubled.pop(run.number, None)
+        if run.ahead is not None and not self._catch_up(run):
+            return
         act = run.activation
         if act is None:
             act = run.activation = Activation()
@@ -182,16 +187,16 @@ class Loop:
         except Ended as ended:
             self.closing.by_force(run, act, ended)
         except (WorkflowError, DecodeError) as error:
-            self._block(run, act, str(error))
+            return self._block(run, act, str(error))
         except StoreDamaged as error:
             if vars(error).get("run") != run.number:
                 raise  # not of this run's own
-            self._block(run, act, str(error))
+            return self._block(run, act, str(error))
         except StoreError:
             raise
         except Exception as error:
             log.exception("run %s: a bug in dalsegno, or in a definition", run.number)
-            self._block(run, act, f"{type(error).__name__}: {error}")
+            return self._block(run, act, f"{type(error).__name__}: {error}")
         return True
 
     def _load(self, run: LiveRun, act: Activation) -> bool:
@@ -214,22 +219,81 @@ class Loop:
         """Decide between starting bodies at once and recording first."""
         if act.empty and run.stored_active == bool(act.bodies or run.running):
             run.activation = None
-            self._start(run, act.bodies)
-            self.start_ready()
-            self._pass_turn(run)
+            self._go_on(run, act.bodies)
         elif not act.urgent and run.stored_active and self.pacing.may_wait(run, act):
             if not act.since_us:
-                act.since_us = self.around.clock.steady_us()
-            bodies, act.bodies = act.bodies, []
-            self.deferred[run.number] = run
-            self._start(run, bodies)
-            self.start_ready()
-            self._pass_turn(run)
+                act.since_us = self._clock.steady_us()
+            if not self.pacing.is_full(run, act):
+                bodies, act.bodies = act.bodies, []
+                self.deferred[run.number] = run
+                self._go_on(run, bodies)
+            elif run.ahead is None and self.pacing.goes_ahead:
+                self._work_ahead(run, act)
+            else:
+                self.submit(run, act)
         else:
             self.submit(run, act)
 
+    def _go_on(self, run: LiveRun, bodies: list[Job]) -> None:
+        """Start bodies that wait for no record, and give the turn up."""
+        if bodies:
+            self._start(run, bodies)
+            self.start_ready()
+        self._pass_turn(run)
+
+    def _work_ahead(self, run: LiveRun, act: Activation) -> None:
+        """Queue a checkpoint, and start the bodies behind it without waiting for it; see `ahead`."""
+        self.deferred.pop(run.number, None)
+        self.committer.submit(ahead.Checkpoint(run, act, self.checkpointed))
+        run.ahead, run.activation = act, None
+        self._go_on(run, act.bodies)
+
+    def checkpointed(self, run: LiveRun, answered: ahead.Answered) -> None:
+        """The store has answered a checkpoint. Called by whoever led the flush, while somebody else may have the turn;
+        no code of the workflow runs here."""
+        run.inputs.append(answered)
+        if run.seize():
+            found = ahead.sort(run)
+            if found is None or self._settle(run, found):
+                self._pass_turn(run)
+
+    def _catch_up(self, run: LiveRun) -> bool:
+        """Look for the answer to a run's checkpoint; false if the run is not to be moved now, its turn given away."""
+        answered = ahead.sort(run)
+        if answered is not None:
+            return self._settle(run, answered)
+        if run.inputs:
+            return True
+        self._pass_turn(run)
+        return False
+
+    def _settle(self, run: LiveRun, answered: ahead.Answered) -> bool:
+        """Take the answer to a checkpoint; false if the caller has lost the turn by it."""
+        verdict, act = answered.answer, run.ahead
+        assert act is not None
+        if isinstance(verdict, Applied):
+            run.ahead, run.stored_active = None, True
+            if run.interpreter is not None:
+                run.head += len(act.events)
+            if not run.stalled:
+                return True
+            run.stalled = False
+            assert run.activation is not None
+            self._conclude(run, run.activation)
+        elif isinstance(verdict, Refused):
+            self._refused(run, ahead.rejoin(run, act), verdict)
+        else:
+            ahead.rejoin(run, act)
+            self.trouble(run, verdict)
+        return False
+
     def submit(self, run: LiveRun, act: Activation) -> None:
-        """Queue the run's transition; the turn stays taken until the store has answered."""
+        """Queue the run's transition; the turn stays taken until the store has answered. Behind a checkpoint that is on
+        its way it is not queued before that has been answered."""
+        if run.ahead is not None:
+            run.stalled = True
+            self._pass_turn(run)
+            return
         if self.deferred:
             self.deferred.pop(run.number, None)
         self.committer.submit(Submission(self, run, act))
@@ -253,8 +317,8 @@ class Loop:
 
     def _follow(self, run: LiveRun, more: Also, applied: Applied) -> bool:
         """Do what follows from the seldom parts of an applied transition; false if it was the run's last."""
-        if more.restored:
-            run.record = self.around.backend.record(run.number) or run.record
+        if more.restored and run.record is not None:
+            run.record = attrs.evolve(run.record, restore=False)
         for deadline_us, _ in more.timers_set:
             self.expect_timer(deadline_us)
         if more.last:
@@ -273,7 +337,13 @@ class Loop:
 
     def _refused(self, run: LiveRun, act: Activation, refused: Refused) -> None:
         """Nothing of the transition happened: think it over from what is stored now."""
-        if refused.why in (Refusal.GONE, Refusal.CLOSED) or (refused.why is Refusal.EPOCH and not self._is_ours(run)):
+        try:
+            gone = refused.why in (Refusal.GONE, Refusal.CLOSED)
+            gone = gone or (refused.why is Refusal.EPOCH and not self._is_ours(run))
+        except StoreError as error:
+            self.trouble(run, error)
+            return
+        if gone:
             log.info("run %s is no longer this engine's: %s", run.number, refused.why.value)
             self._let_go(run)
             return
@@ -281,9 +351,7 @@ class Loop:
             log.warning("run %s: %s; it is read again", run.number, refused.why.value)
         if refused.why is Refusal.CHILD:
             run.refused.add(refused.detail)
-        for arrived in act.inputs:
-            if type(arrived) is Job:
-                run.running[arrived.id] = arrived
+        self._take_back(run, act)
         run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
         run.forget()
         run.activation = None
@@ -322,7 +390,7 @@ class Loop:
 
     def _pass_turn(self, run: LiveRun) -> None:
         """Give the turn up; if something has arrived meanwhile, queue the run again."""
-        if not run.running and not run.inputs and run.activation is None:
+        if not run.running and not run.inputs and run.activation is None and run.ahead is None:
             run.idle_since_us = self._clock.steady_us()
             self.idle[run.number] = run
         if run.yield_turn():
@@ -336,22 +404,36 @@ class Loop:
                 del self.live[run.number]
         self.idle.pop(run.number, None)
         self.deferred.pop(run.number, None)
-        run.activation = None
+        run.activation = run.ahead = None
         run.drop_code()
 
-    def _block(self, run: LiveRun, act: Activation, reason: str) -> None:
-        """Record that the run cannot go on with this code, and why; what has happened so far is kept."""
+    def _block(self, run: LiveRun, act: Activation, reason: str) -> bool:
+        """Record that the run cannot go on with this code, and why; what has happened so far is kept. False if that has
+        to wait for a checkpoint: then the run is read again behind it, and comes here once more."""
+        if run.ahead is not None:
+            self._take_back(run, act)
+            run.laid_by[:0] = act.inputs
+            run.forget()
+            run.activation = None
+            self._pass_turn(run)
+            return False
         log.warning("run %s is blocked: %s", run.record.run_id if run.record else run.number, reason)
         self.closing.set_aside(run, act, reason)
+        return True
+
+    @staticmethod
+    def _take_back(run: LiveRun, act: Activation) -> None:
+        """Have the outcomes in an activation count as not yet folded."""
+        for arrived in act.inputs:
+            if type(arrived) is Job:
+                run.running[arrived.id] = arrived
 
     def trouble(self, run: LiveRun, error: Exception) -> None:
         """The store failed while this run was being moved: nothing is lost, the tick tries again."""
         log.warning("run %s waits for the store: %s", run.number, error)
         act, run.activation = run.activation, None
         if act is not None:
-            for arrived in act.inputs:
-                if type(arrived) is Job:
-                    run.running[arrived.id] = arrived
+            self._take_back(run, act)
             run.inputs.extendleft(reversed(act.inputs))
         run.forget()
         self.troubled[run.number] = run  # with its turn still taken, so that nobody else moves it
@@ -403,8 +485,10 @@ class Loop:
         now_us = self.around.clock.steady_us()
         for run in list(self.deferred.values()):
             act = run.activation
-            if act is not None and (everything or self.pacing.is_old(run, act, now_us)) and run.seize():
-                if run.activation is act:
+            if act is None or run.ahead is not None:
+                continue
+            if (everything or self.pacing.is_old(run, act, now_us)) and run.seize():
+                if run.activation is act and run.ahead is None:
                     self.submit(run, act)
                 else:
                     self._pass_turn(run)
@@ -422,7 +506,7 @@ class Loop:
             if not run.seize():
                 continue
             with self._registry:
-                if run.running or run.inputs or run.activation is not None:
+                if run.running or run.inputs or run.activation is not None or run.ahead is not None:
                     gone = False
                 else:
                     gone = self.live.pop(run.number, None) is run

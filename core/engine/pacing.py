@@ -33,14 +33,23 @@ class Pacing:
         else:
             self.mean_us[name] = mean + (us - mean) / 8
 
+    def is_full(self, run: LiveRun, act: Activation) -> bool:
+        """Whether what `act` holds, only results of idempotent steps, is to be flushed now."""
+        if act.results >= self._policy.every_steps:
+            return True
+        return act.since_us != 0 and self._policy.measured and self.is_old(run, act, self._clock.steady_us())
+
+    @property
+    def goes_ahead(self) -> bool:
+        """Whether runs go on during such a flush. Who asks for one after every step wants each result to be durable."""
+        return self._policy.every_steps > 1
+
     def may_wait(self, run: LiveRun, act: Activation) -> bool:
-        """Whether what `act` holds, only results of idempotent steps, may stay unrecorded for now."""
-        if act.results >= self._policy.every_steps or not (act.more is None or act.more.only_tells):
+        """Whether nothing in `act`, only results of idempotent steps, must be durable before what comes next."""
+        if not (act.more is None or act.more.only_tells):
             return False
         if not act.bodies and not run.running:
             return False  # the run comes to rest: nothing would be saved by waiting
-        if act.since_us and self._policy.measured and self.is_old(run, act, self._clock.steady_us()):
-            return False
         mean = self.mean_us
         longest = self._policy.long_step * 1e6
         return all(

@@ -70,6 +70,7 @@ class Worker(Works):
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
+        self.around.backend.about_to_wait = self._leave_to_others
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
@@ -126,6 +127,12 @@ class Worker(Works):
         if self.owns_backend:
             self.around.backend.close()
 
+    def _leave_to_others(self) -> None:
+        """The thread that leads a flush is about to wait for it: what it has left lying is for others. They are woken
+        not before, because they would take the interpreter lock from it and have the flush begin later."""
+        self._steps.nudge()
+        self._durable.nudge()
+
     def _rest(self) -> None:
         """Let the durable crew finish what has arrived, record what is left, give the runs back."""
         deadline = time.monotonic() + 5
@@ -134,8 +141,9 @@ class Worker(Works):
         self._durable.stop()
         self._durable.join_all(5)
         try:
-            self.loop.flush_old(everything=True)
-            self.committer.retry()
+            for _ in range(2):  # a checkpoint that is on its way, and what gathered behind it
+                self.loop.flush_old(everything=True)
+                self.committer.retry()
             held = [number for number, run in list(self.loop.live.items()) if run.record is not None]
             self.around.backend.release(held, self.around.owner)
         except StoreError as error:

@@ -12,6 +12,7 @@ from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import UnknownOutcome
 from dalsegno.core.events import RunCompleted, SignalReceived
 from dalsegno.core.store import Message, NewRun, Transition
+from dalsegno.testing.faults import FaultPlan, Faults
 from dalsegno.testing.simulation import Simulation
 
 ran: list[str] = []
@@ -177,3 +178,18 @@ def test_a_signal_that_races_the_end_is_seen_or_refused_never_lost():
         assert ended.unread == {"late": 1}
         assert any(isinstance(e, SignalReceived) for e in run.history())
         assert ran == ["a"]
+
+
+def test_a_refused_run_that_cannot_be_looked_up_is_tried_again():
+    """The lease is lost, and the store fails when it is asked whose the run is: the run goes on with the next tick."""
+    fired = 0
+    for seed in range(40):
+        ran.clear()
+        plan = FaultPlan(seed, only=("lease.lost", "store.error"), on=1.0)
+        with Simulation([job, child], seed=seed, faults=plan) as simulation:
+            run = simulation.start(job, id="j")
+            simulation.at(20, lambda run=run: run.signal("word", "hello"))  # type: ignore[misc]
+            assert run.result() == EXPECTED, f"seed {seed}"
+            assert isinstance(simulation.faults, Faults)
+            fired += bool(simulation.faults.fired["lease.lost"] and simulation.faults.fired["store.error"])
+    assert fired > 5
