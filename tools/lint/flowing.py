@@ -90,8 +90,8 @@ def alien_yield(code: Code) -> Found:
         meaning = code.meaning(value) if isinstance(value, ast.Name | ast.Attribute) else None
         if isinstance(meaning, Function) and meaning.kind in ("step", "workflow"):
             yield node, "alien-yield", f"yields {meaning.kind} {meaning.name!r} itself, not a call of it"
-        elif isinstance(node, ast.Yield):
-            what = _alien(value, code)
+        else:
+            what = _raw_call(value, code) or (_alien(value, code) if isinstance(node, ast.Yield) else "")
             if what:
                 yield node, "alien-yield", f"yields {what}"
 
@@ -118,6 +118,56 @@ def _alien(value: ast.expr | None, code: Code) -> str:
             return f"the {kind} {meaning.name}(…), which the interpreter does not take"
     return ""
 
+
+_DATA: Final = frozenset(
+    {
+        *(
+            "abs",
+            "all",
+            "any",
+            "bool",
+            "bytes",
+            "dict",
+            "enumerate",
+            "filter",
+            "float",
+            "format",
+            "hash",
+            "id",
+            "input",
+        ),
+        *("int", "isinstance", "len", "list", "map", "open", "print", "range", "repr", "round", "set", "sorted", "str"),
+        *("sum", "tuple", "zip"),
+    }
+)
+"""Builtins that never answer a command, whatever they are given."""
+
+
+def _raw_call(value: ast.expr | None, code: Code) -> str:
+    """A call that does something here and now, where a command was wanted."""
+    if not isinstance(value, ast.Call):
+        return ""
+    if isinstance(value.func, ast.Attribute) and value.func.attr == "fn":
+        meant = code.meaning(value.func.value)
+        if isinstance(meant, Function) and meant.kind in ("step", "workflow"):
+            return f"what {ast.unparse(value.func)}(…) answers: that calls the function here, and records nothing"
+    meaning = code.meaning(value.func)
+    if isinstance(meaning, str) and meaning in _DATA:
+        return f"what {meaning}(…) answers, which is no command"
+    if isinstance(meaning, Function) and meaning.kind == "plain" and not meaning.is_branch and _answers_data(meaning):
+        return f"what {meaning.name}(…) answers, which is no command"
+    return ""
+
+
+def _answers_data(function: Function) -> bool:
+    """Whether a function returns nothing, or plain values wherever it returns."""
+    kinds = (*_PLAIN, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictComp)
+    returned = [node.value for node in own_nodes(function.node) if isinstance(node, ast.Return)]
+    stub = isinstance(function.node.body[-1], ast.Expr) and ast.unparse(function.node.body[-1]) == "..."
+    return not stub and all(value is None or isinstance(value, kinds) for value in returned)
+
+
+_PLAIN: Final = (ast.Constant, ast.JoinedStr, ast.Compare, ast.UnaryOp, ast.BinOp)
 
 # --- cancellation --------------------------------------------------------------------------------------------------
 
