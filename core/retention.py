@@ -47,7 +47,7 @@ EVENTS_A_BATCH = 20_000
 VERDICTS_MAX = 100_000
 """Decisions a pass remembers, at about 100 bytes each; beyond, some are taken twice."""
 
-log = logging.getLogger("dalsegno.retention")
+log = logging.getLogger("dalsegno.engine.retention")
 
 Place = tuple[str, int]
 """Workflow id and generation."""

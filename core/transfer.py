@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +124,7 @@ def export_lines(runs: Iterable[Exported], codec: Codec, written_at_us: int) -> 
         {
             "dalsegno": "histories",
             "format": FORMAT,
-            "written_by": version("dalsegno"),
+            "written_by": _release(),
             "written_at": _iso(written_at_us),
         }
     )
@@ -131,6 +132,12 @@ def export_lines(runs: Iterable[Exported], codec: Codec, written_at_us: int) -> 
         yield from map(line, _forms(one, codec))
         counted = [counted[0] + 1, counted[1] + len(one.events)]
     yield line({"end": {"runs": counted[0], "events": counted[1], "checksum": checksum.hexdigest()}})
+
+
+@cache
+def _release() -> str:
+    """Which release this is; asking takes longer than writing a short history."""
+    return version("dalsegno")
 
 
 def _iso(at_us: int) -> str:

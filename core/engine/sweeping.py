@@ -35,14 +35,14 @@ FIRST_AFTER_S: Final = 60.0
 EVERY_S: Final = (60.0, 3600.0)
 """Between two passes: a 24th of the shortest time in the policy, within these bounds."""
 
-FULL_AGAIN_S: Final = 10.0
-"""Between two passes over a store that stays full."""
+FULL_AGAIN_S: Final = 1.0
+"""Between two passes over a store that stays full, at least; and as long as it rests otherwise."""
 
 THOROUGH_EVERY_S: Final = 86400.0
 REST: Final = 4
 STOP_S: Final = 5.0
 
-log = logging.getLogger("dalsegno.retention")
+log = logging.getLogger("dalsegno.engine.retention")
 
 
 class Sweeper:
@@ -104,7 +104,6 @@ class Sweeper:
     def _one_pass(self) -> Iterator[None]:
         begun_us = self._clock.steady_us()
         thorough = begun_us >= self._next_thorough_us
-        self._next_when_full_us = begun_us + round(FULL_AGAIN_S * 1e6)
         sweep = Sweep(self._store, self._policy, self._clock.now_us(), put=self._put, thorough=thorough)
         try:
             yield from sweep.portions()
@@ -112,6 +111,8 @@ class Sweeper:
                 yield from self._expire()
                 self._next_thorough_us = begun_us + round(THOROUGH_EVERY_S * 1e6)
         finally:
+            ended_us = self._clock.steady_us()
+            self._next_when_full_us = ended_us + max(round(FULL_AGAIN_S * 1e6), REST * (ended_us - begun_us))
             if sweep.removed:
                 log.info("retention: %d closed runs deleted, %d of them archived", sweep.removed, sweep.archived)
 

@@ -148,7 +148,7 @@ def test_an_archive_that_fails_keeps_the_runs(tmp_path: Path, caplog: pytest.Log
     """While the archive cannot be written nothing is deleted, and the log says so; afterwards all goes on."""
     place = tmp_path / "archive"
     place.write_text("in the way")
-    caplog.set_level(logging.WARNING, "dalsegno.retention")
+    caplog.set_level(logging.WARNING, "dalsegno.engine.retention")
     with Simulation([adds], retention=Retention(archive=place)) as simulation:
         assert "nothing will be deleted until this is mended" in caplog.text
         for n in range(3):
