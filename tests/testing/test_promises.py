@@ -6,12 +6,14 @@
 | G2      | TestG2 here, on the zoo of values; tests/properties/test_values.py on random ones                      |
 | G3      | TestG3 here: signals against close and continue as new, from threads and through crashes               |
 | G4      | TestG4 here: clock jumps, restarts, fire and cancel in one moment                                      |
-| G5, G6  | TestG5, TestG6 here, as far as one process goes; tests/torture with several                            |
+| G5, G6  | TestG5, TestG6 here, as far as one process goes; tests/torture/test_rivals.py with several             |
 | G7      | TestG7 here, and all of test_exploring.py: every store call, four ways, and again during recovery      |
 | G8      | test_promises_of_data.py; tests/properties/test_mutations.py and test_determinism.py on random programs |
 | G9      | test_promises_of_data.py                                                                               |
 | G10     | test_promises_of_values.py                                                                             |
-| G12-G14 | test_promises_of_data.py; tests/backends for the stores by themselves                                  |
+| G11     | test_promises_of_retention.py; tests/torture/test_full_disk.py with real disks and processes            |
+| G12-G13 | test_promises_of_data.py; tests/backends for the stores by themselves                                  |
+| G14     | test_promises_of_retention.py; tests/core/test_retention.py against an oracle                           |
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The means of torture that a machine may lack: strace, and small file systems to mount. What is lacking is told by
-`test_means.py`, and the tests that need it are not collected.
+"""The means of torture that a machine may lack: strace, and small file systems to mount. The tests that need one are
+skipped where it is lacking, and pytest's summary says why.
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ import pytest
 from dalsegno import Client
 from dalsegno.backends.lmdb import LmdbBackend
 from tests.torture import scribe
-from tests.torture.means import injecting, was_injected
+from tests.torture.means import injecting, was_injected, without_strace
 from tests.torture.proof import prove
 from tests.torture.stage import ROOT, Process, Stage, until
+
+pytestmark = pytest.mark.skipif(without_strace() != "", reason=without_strace() or "strace works")
 
 LONG = "TORTURE_ROUNDS" in os.environ
 SEED = int(os.environ.get("TORTURE_SEED", "1"))
