@@ -6,7 +6,15 @@ from dalsegno.testing.exploring import explore_crashes
 from dalsegno.testing.faults import FaultPlan
 from dalsegno.testing.faulty_store import FaultyStore
 from dalsegno.testing.guard import DeterminismWarning, NondeterministicCall, determinism_guard
-from dalsegno.testing.histories import assert_sound, check_history, check_store
+from dalsegno.testing.histories import (
+    Execution,
+    assert_sound,
+    check_delivery,
+    check_executions,
+    check_grown,
+    check_history,
+    check_store,
+)
 from dalsegno.testing.replaying import assert_replays, record_history
 from dalsegno.testing.reporting import CrashFound, Report
 from dalsegno.testing.simulation import Simulation
@@ -16,6 +24,7 @@ __all__ = [
     "BackendContract",
     "CrashFound",
     "DeterminismWarning",
+    "Execution",
     "FaultPlan",
     "FaultyStore",
     "NondeterministicCall",
@@ -25,6 +34,9 @@ __all__ = [
     "VirtualClock",
     "assert_replays",
     "assert_sound",
+    "check_delivery",
+    "check_executions",
+    "check_grown",
     "check_history",
     "check_store",
     "determinism_guard",

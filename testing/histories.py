@@ -7,11 +7,14 @@
 `check_history` judges one history: no message lost, doubled or out of order; no timer early, doubled, or fired after
 it was cancelled; one outcome for each command, attempts numbered without a gap, nothing after the end. `check_store`
 reads a store and judges all its histories, and what has to hold between them: parents and children, runs that
-continued as new, timers and inboxes. `check_delivery` compares what a sender saw accepted with what arrived.
-`assert_sound` raises, with every violation on a line of its own.
+continued as new, timers and inboxes. `assert_sound` raises, with every violation on a line of its own. The same rules
+are behind `replay check`.
 
-What cannot be told from histories: whether a body ran that left no record (keep a ledger in the body), and whether the
-code still fits (`dalsegno.testing.replaying`). The same rules are behind `replay check`.
+Three more compare histories with what others saw. `check_delivery`: what a sender saw accepted, with what arrived.
+`check_executions`: a ledger that step bodies keep, with what was recorded of them: every outcome executed at least
+once, and never after. `check_grown`: what was read of a history before, with what is there: one writer for each place.
+
+What cannot be told from histories is whether the code still fits: `dalsegno.testing.replaying`.
 """
 
 from __future__ import annotations
@@ -22,16 +25,20 @@ from dalsegno.core.checks import RULES, Rule, Violation, check_history
 from dalsegno.core.crosschecks import check_delivery, check_together, summarise
 from dalsegno.core.errors import DecodeError, StoreDamaged
 from dalsegno.core.events import Event
+from dalsegno.core.executions import Execution, check_executions, check_grown
 from dalsegno.core.history import decode_history
 from dalsegno.core.store import Backend, RunRecord
 
 __all__ = [
     "RULES",
+    "Execution",
     "Rule",
     "Violation",
     "all_records",
     "assert_sound",
     "check_delivery",
+    "check_executions",
+    "check_grown",
     "check_history",
     "check_store",
     "read_history",

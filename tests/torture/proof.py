@@ -3,6 +3,7 @@
 * Each recorded attempt of a step was executed at least once, and none of its bodies began after its record.
 * A step that is run at most once has one line in the ledger, and no process ran one attempt of any step twice.
 * Each acknowledged signal is in the history once, in the order acknowledged; one of which nobody knows at most once.
+* What was read of a history in between is there still, in its place.
 * `dalsegno.testing.histories` finds nothing in any history, between histories, or in the records of the store.
 * Every run ended with the value it had to.
 """
@@ -18,13 +19,18 @@ import attrs
 from dalsegno import Client, Run, StepOutcomeUnknown
 from dalsegno.core import events as ev
 from dalsegno.core.store import RunRecord
-from dalsegno.examples.ledger import Entry, Reader
-from dalsegno.testing.histories import all_records, check_store, read_history
+from dalsegno.examples.ledger import Reader
+from dalsegno.testing.histories import (
+    Execution,
+    all_records,
+    check_executions,
+    check_grown,
+    check_store,
+    read_history,
+)
 from tests.torture import cast
 from tests.torture.sender import dedups, read_letters
 from tests.torture.stage import Stage
-
-ATTEMPTS = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
 
 
 @attrs.frozen
@@ -52,7 +58,10 @@ def prove(stage: Stage, client: Client) -> Figures:
     reader.read()
     histories = [(record, read_history(client.backend, record)) for record in all_records(client.backend)]
     broken = [str(violation) for violation in check_store(client.backend)]
-    broken += _executed(reader.entries, histories)
+    executions = [Execution(each.key, each.attempt, round(each.at * 1e6), str(each.pid)) for each in reader.entries]
+    by_id = {record.run_id: events for record, events in histories}
+    broken += map(str, check_executions(executions, by_id, slack_us=1))
+    broken += [str(each) for id, seen in stage.seen.items() for each in check_grown(seen, by_id[id], id)]
     broken += _delivered(stage, client, histories)
     broken += wrong_results(stage, client)
     assert not broken, "\n".join([f"{len(broken)} promises are broken:", *broken])
@@ -70,37 +79,6 @@ def prove(stage: Stage, client: Client) -> Figures:
 
 def _is_unknown(client: Client, event: Any) -> bool:
     return isinstance(event, ev.StepFailed) and isinstance(client.codec.decode_error(event.error), StepOutcomeUnknown)
-
-
-def _executed(ledger: Sequence[Entry], histories: Sequence[tuple[RunRecord, Sequence[ev.Event]]]) -> Iterator[str]:
-    """Compare what bodies wrote with what was recorded of them."""
-    begun: dict[tuple[str, int], list[Entry]] = {}
-    for entry in ledger:
-        begun.setdefault((entry.key, entry.attempt), []).append(entry)
-    once: set[str] = set()
-    last: dict[str, int] = {}
-    for record, events in histories:
-        for at, event in enumerate(events):
-            if isinstance(event, ev.StepStarted):
-                once.add(f"{record.run_id}/{event.id}")
-            if not isinstance(event, ATTEMPTS):
-                continue
-            key = f"{record.run_id}/{event.id}"
-            bodies = begun.get((key, event.attempt), [])
-            if not bodies and key not in once:
-                yield f"{key}, attempt {event.attempt}: event {at} records an outcome, and no body ran"
-            if not isinstance(event, ev.StepAttemptFailed):
-                last[key] = event.at_us
-            if isinstance(event, ev.StepCompleted) and not bodies:
-                yield f"{key}: event {at} records a result that nobody made"
-    for (key, attempt), entries in begun.items():
-        if key in once and len(entries) > 1:
-            yield f"{key} may run once, and ran {len(entries)} times"
-        if len({entry.pid for entry in entries}) < len(entries):
-            yield f"{key}, attempt {attempt}, ran twice in one process"
-        for entry in entries:
-            if key in last and entry.at * 1e6 > last[key] + 1:
-                yield f"{key}, attempt {attempt}, began {entry.at * 1e6 - last[key]:.0f} µs after its outcome's event"
 
 
 def _delivered(

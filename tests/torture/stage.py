@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from dalsegno import Client, Status, StoreError
+from dalsegno.core.events import Event
+from dalsegno.testing.histories import all_records, read_history
 from tests.torture import cast
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +129,7 @@ class Stage:
         self.targets: list[str] = []
         self.expected: dict[str, Any] = {}
         self.resumed = 0
+        self.seen: dict[str, list[Event]] = {}
         self._to_start: list[tuple[Any, str, tuple[Any, ...]]] = []
 
     # --- processes -------------------------------------------------------------------------------------------------
@@ -176,6 +179,11 @@ class Stage:
         for workflow, id, args in planned:
             start = partial(client.start, workflow, *args, id=id)
             until(partial(_done, start), f"{id} cannot be started")
+
+    def observe(self, client: Client) -> None:
+        """Read every history as it is just now, to be compared at the end."""
+        for record in all_records(client.backend):
+            self.seen[record.run_id] = read_history(client.backend, record)
 
     def wait_for_ends(self, worker: Process, client: Client) -> None:
         """Wait until every run has ended. One that was set aside because the process died so often is resumed."""

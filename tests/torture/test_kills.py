@@ -69,6 +69,7 @@ def test_nothing_is_lost_or_doubled_under_kills(tmp_path: Path, seed: int):
                 stage.begin(client)
                 sender.go()
                 ordeal.hurt(worker, sender)
+                stage.observe(client)
         stage.heal(client, signals=SIGNALS)
         figures = prove(stage, client)
     print(f"seed {seed}, {ROUNDS} rounds: {', '.join(f'{n} x {what}' for what, n in sorted(ordeal.done.items()))}")

@@ -40,6 +40,7 @@ def test_of_two_workers_one_works(tmp_path: Path):
                     stopped += 1
                 assert not rival.is_ready(), "two engines on one store"
                 working.kill()
+                stage.observe(client)
             working = rival
         working.kill()
         stage.heal(client, signals=SIGNALS)
