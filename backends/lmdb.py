@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 import attrs
 import lmdb
 
+from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings, live_bytes
 from dalsegno.backends.lmdb_folder import DATA, EngineLock, flush_folder, locate
@@ -84,6 +85,11 @@ class _Transaction:
                     return
                 yield item
 
+    def serial(self) -> int:
+        """The number LMDB gives the commit that this will be."""
+        assert self._raw is not None
+        return self._raw.id()
+
     def commit(self) -> None:
         raw = self._raw
         assert raw is not None
@@ -127,6 +133,7 @@ class LmdbBackend(OrderedStore):
         self._environment = environment
         self._read_only = read_only
         self._quota = quota
+        self.heads = Heads()
         self._closed = False
         self._engine_lock: EngineLock | None = None
 
@@ -198,6 +205,10 @@ class LmdbBackend(OrderedStore):
             raise StoreUnusable("this store was closed")
         if write and self._read_only:
             raise StoreUnusable(f"{self.folder} was opened for reading only")
+
+    def serial(self, txn: KeyValueTransaction) -> int:
+        assert isinstance(txn, _Transaction)
+        return txn.serial()
 
     def changes(self) -> object:
         self._refuse_if_closed(False)

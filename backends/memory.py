@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.ordered import OrderedStore
 from dalsegno.core.errors import BadOption, StoreInUse, StoreUnusable
@@ -143,6 +144,7 @@ class MemoryBackend(OrderedStore):
     def __init__(self, table: _Table | None = None) -> None:
         self._table = _Table() if table is None else table
         self._closed = False
+        self.heads = Heads()
         self.prepare("memory")
 
     @classmethod
@@ -179,6 +181,9 @@ class MemoryBackend(OrderedStore):
         return _Transaction(self._table, write)
 
     def changes(self) -> object:
+        return self._table.version
+
+    def serial(self, txn: KeyValueTransaction) -> int:
         return self._table.version
 
     def sizes(self) -> dict[str, int]:

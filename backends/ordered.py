@@ -24,6 +24,7 @@ import msgspec
 
 from dalsegno.backends import layout, purging, records
 from dalsegno.backends.checking import check_store
+from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.layout import RUN, run_bytes
 from dalsegno.backends.records import GOOD, intact, seal, unseal
@@ -49,8 +50,11 @@ class OrderedStore(Backend):
     """A store on an ordered key-value store.
 
     A subclass gives `begin`, `sizes`, `changes`, and `open`, `close` and `hold` of the port; it calls
-    `prepare` once when it has opened.
+    `prepare` once when it has opened. Where commits are numbered, it also gives `serial` and sets `heads`.
     """
+
+    heads: Heads | None = None
+    """What is known from the last commit, in a store whose commits are numbered."""
 
     @abstractmethod
     def begin(self, write: bool) -> AbstractContextManager[KeyValueTransaction]:
@@ -65,6 +69,11 @@ class OrderedStore(Backend):
         while it is full. `new_work` (new runs and messages from outside) is refused before transitions are, so that
         the runs which are there already find room to end; claims and purges are never refused so."""
         return self.begin(True)
+
+    def serial(self, txn: KeyValueTransaction) -> int:
+        """The number of the commit that a write transaction would become: one more than that of the last, whoever made
+        that. Asked only of a store that has set `heads`."""
+        raise NotImplementedError
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -130,13 +139,17 @@ class OrderedStore(Backend):
 
     def commit(self, transitions: Sequence[Transition]) -> list[Verdict]:
         with self.begin_growing(False) as txn:
-            batch = Batch(txn)
+            heads = self.heads
+            serial = 0 if heads is None else self.serial(txn)
+            batch = Batch(txn, known=None if heads is None else heads.before(serial))
             apply = batch.apply
             verdicts = [apply(transition) for transition in transitions]
             batch.finish()
             if self.about_to_wait is not None:
                 self.about_to_wait()
             txn.commit()
+            if heads is not None:
+                heads.kept(serial)
         return verdicts
 
     def send(self, messages: Sequence[Message], at_us: int) -> list[tuple[Sent, int]]:
@@ -149,7 +162,9 @@ class OrderedStore(Backend):
         for new in creations:
             layout.check_workflow_id(new.workflow_id)
         with self.begin_growing(bool(creations or messages)) as txn:
-            batch = Batch(txn, at_us)
+            heads = self.heads
+            serial = 0 if heads is None else self.serial(txn)
+            batch = Batch(txn, at_us, None if heads is None else heads.before(serial))
             created = [batch.create(new) for new in creations]
             verdicts = [batch.apply(transition) for transition in transitions]
             sent = [batch.send(message) for message in messages]
@@ -157,6 +172,8 @@ class OrderedStore(Backend):
             if self.about_to_wait is not None:
                 self.about_to_wait()
             txn.commit()
+            if heads is not None:
+                heads.kept(serial)
         return created, verdicts, sent
 
     # --- reading ---------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ a refused transition leaves nothing behind although others of the same transacti
 earlier ones wrote.
 
 The common transition appends the events of one step to an active run. For it the batch reads the run's header, looks
-that the history ends where the transition says, and puts the events: three reads and one write, nothing decoded. All
-else takes the longer way below it.
+that the history ends where the transition says, and puts the events: three reads and one write, nothing decoded; and no
+read at all where the commit before was this handle's and appended to the run (`heads`). All else takes the longer way
+below it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from zlib import crc32
 import attrs
 
 from dalsegno.backends import layout, records
+from dalsegno.backends.heads import Known
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.layout import HISTORY, INBOX, NEWS, PUBLISHED, RUN, run_bytes, seq_bytes
 from dalsegno.backends.records import CLOSED_FROM, CODE_OF, GOOD, HEADER, STILL_OPEN, WAKE, seal, unpack_header, unseal
@@ -54,14 +56,15 @@ class Batch:
     `at_us` is the time that messages carry.
     """
 
-    __slots__ = ("_at_us", "_counters", "_get", "_put", "_txn")
+    __slots__ = ("_at_us", "_counters", "_get", "_known", "_put", "_txn")
 
-    def __init__(self, txn: KeyValueTransaction, at_us: int = 0) -> None:
+    def __init__(self, txn: KeyValueTransaction, at_us: int = 0, known: Known | None = None) -> None:
         self._txn = txn
         self._at_us = at_us
         self._get = txn.get
         self._put = txn.put
         self._counters: dict[bytes, int] = {}
+        self._known: Known = {} if known is None else known
 
     def finish(self) -> None:
         """Write the counters that moved."""
@@ -184,6 +187,15 @@ class Batch:
             index = head.to_bytes(4, "big")
         except OverflowError:
             return _GONE
+        prefix = HISTORY + run
+        event_key = prefix + index
+        known = self._known
+        plain = not (t.status or t.reason is not None or t.consumed or t.published) and not (
+            t.timers_set or t.timers_cleared or t.messages or t.children or t.restored
+        )
+        if plain and known.get(t.run) == (t.epoch, head, t.active):
+            self._put_events(t, event_key, prefix)
+            return APPLIED
         get = self._get
         key = RUN + run
         value = get(key)
@@ -196,22 +208,21 @@ class Batch:
             return _CLOSED
         if epoch != t.epoch:
             return _EPOCH
-        prefix = HISTORY + run
-        event_key = prefix + index
         if get(event_key) is not None or (head and get(prefix + (head - 1).to_bytes(4, "big")) is None):
             return _HEAD
-        if (
-            t.active == active
-            and not (deaths or t.status or t.reason is not None or t.consumed or t.published)
-            and not (t.timers_set or t.timers_cleared or t.messages or t.children or t.restored)
-        ):
-            put = self._put
-            for event in t.events:
-                put(event_key, event + crc32(event, crc32(event_key)).to_bytes(4, "little"))
-                head += 1
-                event_key = prefix + head.to_bytes(4, "big")
+        if plain and t.active == active and not deaths:
+            self._put_events(t, event_key, prefix)
             return APPLIED
+        known.pop(t.run, None)
         return self._apply_rich(t, run, value)
+
+    def _put_events(self, t: Transition, event_key: bytes, prefix: bytes) -> None:
+        put, head = self._put, t.head
+        for event in t.events:
+            put(event_key, event + crc32(event, crc32(event_key)).to_bytes(4, "little"))
+            head += 1
+            event_key = prefix + head.to_bytes(4, "big")
+        self._known[t.run] = (t.epoch, head, t.active)
 
     def _apply_rich(self, t: Transition, run: bytes, value: bytes) -> Verdict:
         """Apply a transition that does more than append. `value` is the run's record, found good."""

@@ -640,7 +640,8 @@ class FailingCommit:
 
     def __init__(self, raw, code: int, done: bool) -> None:
         self._raw, self._code, self._done = raw, code, done
-        self.get, self.put, self.delete, self.cursor, self.stat = raw.get, raw.put, raw.delete, raw.cursor, raw.stat
+        self.get, self.put, self.delete, self.cursor = raw.get, raw.put, raw.delete, raw.cursor
+        self.stat, self.id = raw.stat, raw.id
 
     def commit(self) -> None:
         if self._done:
