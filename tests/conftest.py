@@ -1,4 +1,6 @@
-"""Two Hypothesis profiles: `desk`, for every run of the suite, and `night`, which looks for hours.
+"""What all tests share: Hypothesis profiles, and a PostgreSQL that is started when a test first asks for it.
+
+There are two profiles: `desk`, for every run of the suite, and `night`, which looks for hours.
 
 `pytest --timeout=0 --hypothesis-profile=night tests/properties`, or DALSEGNO_PROFILE=night in the environment, chooses
 the second. Either prints, where a property fails, the line that repeats just that example; random seeds that a test
@@ -8,11 +10,30 @@ uses besides are part of its example.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgresql_server import Server, session_server
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]  # a busy machine draws large programs slowly
 
 settings.register_profile("desk", max_examples=100, deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.register_profile("night", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.load_profile(os.environ.get("DALSEGNO_PROFILE", "desk"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL that all processes of this session share; see `tests.postgresql_server`."""
+    own = tmp_path_factory.getbasetemp()
+    with session_server(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_server: Server) -> Iterator[Server]:
+    """The same, with the schemas that a test makes dropped after it."""
+    yield postgresql_server
+    postgresql_server.forget()

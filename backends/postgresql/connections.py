@@ -1,0 +1,257 @@
+"""The connections of one store: one that writes, and as many as are needed that read.
+
+One writing connection is enough, because the engine's committer puts all that is to be written into one transaction
+at a time; more of them would only wait for each other's locks. Readers are lent to one call at a time and kept for the
+next; the last one given back is lent first, so that few stay in use. psycopg_pool would do the same with threads of
+its own, which neither a fork nor the end of the interpreter is kind to.
+
+A broken connection is replaced when it is next needed, for as long as `reconnect` seconds with growing pauses; what
+was not yet sent, or only read, is then done on the new one. libpq tries the hosts of the URL in their order and takes
+the one that is read-write, so that a promoted standby is found.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+
+from dalsegno.backends.postgresql import statements as st
+from dalsegno.backends.postgresql import wire
+from dalsegno.backends.postgresql.failures import Again, Lost
+from dalsegno.backends.postgresql.migrations import migrate
+from dalsegno.backends.postgresql.options import Options
+from dalsegno.backends.postgresql.session import Session
+from dalsegno.core.errors import BadOption, StoreError, StoreInUse, StoreUnusable, UnknownOutcome
+
+ENGINE_LOCK_CLASS = 0x64616C73  # "dals"
+ATTEMPTS = 20  # of a transaction that others keep undoing; two in a row are rare
+PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
+HOLD_PATIENCE_S = 0.3  # a server needs a moment to notice that a process has died, and to give back its lock
+
+T = TypeVar("T")
+
+
+class Connections:
+    """All connections of one store. Raises the errors of the port only."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.place = options.place
+        self._process = os.getpid()
+        self._closed = threading.Event()
+        self._writing = threading.Lock()
+        self._writer: Session | None = None
+        self._owner = ""
+        self._lock = threading.Lock()  # over the list of readers
+        self._idle: list[Session] = []
+        self._room = threading.BoundedSemaphore(options.readers)
+        self._schema_oid = 0
+
+    def open(self, made_with: str) -> None:
+        """Connect for the first time, and see to the tables."""
+        session = self._connect()
+        try:
+            migrate(session.connection, self.options.schema, self.place, not self.options.read_only, made_with)
+            query = "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s"
+            ((oid,),) = session.connection.execute(query, [self.options.schema]).fetchall()
+            self._schema_oid = int(str(oid))
+        except psycopg.Error as error:
+            session.close()
+            raise StoreUnusable(f"{self.place}: {error}") from error
+        except BaseException:
+            session.close()
+            raise
+        self._idle.append(session)
+
+    def close(self) -> None:
+        """Close all of them. Whoever still uses one closes it when he is done."""
+        if self._process != os.getpid() or self._closed.is_set():
+            return  # in a forked child these are the parent's, and saying goodbye on them would end his sessions
+        self._closed.set()
+        with self._writing:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                try:
+                    writer.run(st.UNLOCK_ALL)  # at once, and not when the server notices that nobody is there
+                except (Lost, Again, StoreError):
+                    pass
+                writer.close()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    # --- using them ------------------------------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Session], T]) -> T:
+        """Do something that only reads, on a connection of its own; again on another one if that breaks."""
+        deadline = time.monotonic() + self.options.reconnect
+        while True:
+            with self._lent(deadline) as session:
+                try:
+                    return work(session)
+                except (Lost, Again) as error:
+                    session.close()
+                    if time.monotonic() > deadline:
+                        raise StoreUnusable(f"{self.place}: {error}") from error
+
+    def write(self, work: Callable[[Session], T]) -> T:
+        """Do something that writes, in a transaction which is begun and committed in `work`, or one statement.
+
+        It is done again where it was certainly undone: another transaction was in the way, or the connection broke
+        before anything was sent. Raises `UnknownOutcome` where the connection broke later.
+        """
+        self.refuse_if_unusable(True)
+        with self._writing:
+            deadline = time.monotonic() + self.options.reconnect
+            for attempt in range(ATTEMPTS):
+                session = self._ready_writer(deadline)
+                try:
+                    return work(session)
+                except Again as error:
+                    if attempt == ATTEMPTS - 1:
+                        raise StoreUnusable(f"{self.place}: others keep undoing this ({error})") from error
+                    self._closed.wait(random.uniform(0, 0.002) * attempt)
+                except Lost as error:
+                    self._drop_writer()
+                    if not error.nothing_applied:
+                        raise UnknownOutcome(
+                            f"{self.place}: the connection broke ({error}) and the commit may or may not be there"
+                        ) from error
+                    if time.monotonic() > deadline:
+                        raise StoreUnusable(f"{self.place}: {error}") from error
+                finally:
+                    if session.in_transaction:
+                        self._drop_writer()
+        raise StoreUnusable(f"{self.place}: the connection breaks again and again")
+
+    def refuse_if_unusable(self, write: bool) -> None:
+        """Raise `StoreUnusable` after `close`, in a forked child, and for writing what is open for reading only."""
+        if self._process != os.getpid():
+            raise StoreUnusable("this store was opened before the process was forked; open it again in the child")
+        if self._closed.is_set():
+            raise StoreUnusable("this store was closed")
+        if write and self.options.read_only:
+            raise StoreUnusable(f"{self.place} was opened for reading only")
+
+    @contextmanager
+    def _lent(self, deadline: float) -> Iterator[Session]:
+        self.refuse_if_unusable(False)
+        with self._room:
+            session = self._idle_reader() or self._connected(deadline)
+            try:
+                yield session
+            finally:
+                with self._lock:
+                    kept = not self._closed.is_set() and not session.in_transaction and session.is_alive()
+                    if kept:
+                        self._idle.append(session)
+                if not kept:
+                    session.close()
+
+    def _idle_reader(self) -> Session | None:
+        while True:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None or session.is_alive():
+                return session
+            session.close()
+
+    # --- connecting ------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Session:
+        try:
+            return Session(self.options)
+        except psycopg.Error as error:
+            raise StoreUnusable(f"{self.place}: {str(error).strip()}") from error
+
+    def _connected(self, deadline: float) -> Session:
+        """A new connection, tried for until the deadline, with pauses that grow and differ from others'."""
+        pause = PAUSE_S
+        while True:
+            try:
+                return self._connect()
+            except StoreUnusable:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._closed.wait(min(left, random.uniform(pause / 2, pause))):
+                    raise
+                pause = min(pause * 2, PAUSE_MAX_S)
+
+    def _ready_writer(self, deadline: float) -> Session:
+        self.refuse_if_unusable(True)
+        if self._writer is not None and self._writer.is_alive():
+            return self._writer
+        self._drop_writer()
+        while True:
+            session = self._connected(deadline)
+            try:
+                session.slot = self._slot(session)
+                if self._owner:
+                    self._take_hold(session, self._owner)
+                self._writer = session
+                return session
+            except (Lost, Again) as error:
+                session.close()
+                if time.monotonic() > deadline:
+                    raise StoreUnusable(f"{self.place}: {error}") from error
+            except BaseException:
+                session.close()
+                raise
+
+    def _slot(self, session: Session) -> bytes:
+        """A row among the writers of this store that is this connection's alone."""
+        who = f"{socket.gethostname()} {os.getpid()}".encode()
+        answer = session.run(st.TAKE_SLOT, wire.int8(self._schema_oid << 20), who).get_value(0, 0)
+        assert answer is not None
+        return answer
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    # --- being the engine ------------------------------------------------------------------------------------------
+
+    def hold(self, owner: str) -> None:
+        """Become the engine of the store. The lock belongs to the writing connection; a new one takes it again."""
+
+        def take(session: Session) -> None:
+            if self._owner and owner != self._owner:
+                raise BadOption(f"this handle is held by {self._owner!r} already; {owner!r} needs its own")
+            if not self._owner:
+                try:
+                    self._take_hold(session, owner)
+                except Lost as error:  # with the connection the lock is gone as well
+                    raise Lost(str(error), nothing_applied=True) from error
+                self._owner = owner
+
+        self.write(take)
+
+    def _take_hold(self, session: Session, owner: str) -> None:
+        signed = self._schema_oid - 2**32 if self._schema_oid >= 2**31 else self._schema_oid
+        deadline = time.monotonic() + HOLD_PATIENCE_S
+        while session.run(st.TRY_LOCK, wire.int4(ENGINE_LOCK_CLASS), wire.int4(signed)).get_value(0, 0) != b"\x01":
+            if time.monotonic() > deadline:
+                raise self._in_use(session)
+            self._closed.wait(0.02)
+        session.run(st.SET_ENGINE, wire.text(owner), wire.int4(os.getpid()), wire.text(socket.gethostname()))
+
+    def _in_use(self, session: Session) -> StoreInUse:
+        answer = session.run(st.GET_ENGINE)
+        cells = [answer.get_value(0, at) or b"" for at in range(3)] if answer.ntuples else [b"", wire.int4(0), b""]
+        owner, pid, host = wire.read_text(cells[0]), wire.read_int4(cells[1]), wire.read_text(cells[2])
+        return StoreInUse(
+            f"{self.place} has an engine already: process {pid} on {host} ({owner}). "
+            "One store has one engine: stop that one, or give this one a schema of its own.",
+            owner=owner,
+            pid=pid,
+            host=host,
+        )

@@ -1,0 +1,270 @@
+"""The statements this store is made of. Each is prepared once on each connection that uses it.
+
+Parameters and answers go as bytes (`wire`), so every parameter has its type written beside it. Lists come as arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from dalsegno.backends.postgresql.rows import COLUMNS
+
+OPEN: Final = "('running', 'paused', 'blocked')"
+
+
+@attrs.frozen(slots=True, eq=False)
+class Statement:
+    """A statement, and the name it is prepared under."""
+
+    name: bytes
+    sql: bytes
+
+
+def _statement(name: str, sql: str) -> Statement:
+    return Statement(f"dalsegno_{name}".encode(), " ".join(sql.split()).encode())
+
+
+BEGIN = _statement("begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+COMMIT = _statement("commit", "COMMIT")
+ROLLBACK = _statement("rollback", "ROLLBACK")
+TICK = _statement("tick", "UPDATE writers SET commits = commits + 1 WHERE slot = $1::integer")
+
+# --- one round trip ------------------------------------------------------------------------------------------------
+
+APPEND_ONE = _statement(
+    "append_one", "SELECT append_one($1::bigint, $2::integer, $3::integer, $4::integer, $5::bytea, $6::integer)"
+)
+APPEND_MANY = _statement(
+    "append_many",
+    """SELECT append_many($1::bigint[], $2::integer[], $3::integer[], $4::integer[],
+        $5::bigint[], $6::integer[], $7::integer[], $8::bytea[], $9::integer)""",
+)
+
+# --- looking, with locks -------------------------------------------------------------------------------------------
+
+LOCK_COUNTER = _statement("lock_counter", "SELECT value FROM counters WHERE name = 'message' FOR UPDATE")
+
+_NEWEST = "SELECT number FROM runs WHERE workflow_key = asked.key ORDER BY generation DESC LIMIT 1"
+
+LOCK_RUNS = _statement(
+    "lock_runs",
+    f"""SELECT {COLUMNS} FROM runs WHERE number IN (
+        SELECT unnest($1::bigint[])
+        UNION SELECT newest.number FROM unnest($2::uuid[]) AS asked (key), LATERAL ({_NEWEST}) AS newest
+        UNION SELECT named.number FROM unnest($3::uuid[], $4::integer[]) AS asked (key, generation)
+            JOIN runs AS named ON named.workflow_key = asked.key AND named.generation = asked.generation
+    ) ORDER BY number FOR NO KEY UPDATE OF runs""",
+)
+NEWEST = _statement(
+    "newest",
+    f"""SELECT asked.at, newest.number FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (key, at),
+        LATERAL ({_NEWEST}) AS newest""",
+)
+ACCEPTED = _statement(
+    "accepted",
+    """SELECT d.workflow_key, d.key_hash, d.run FROM unnest($1::uuid[], $2::uuid[]) AS asked (workflow_key, key_hash)
+        JOIN deduplications AS d USING (workflow_key, key_hash)""",
+)
+UNSEEN = _statement(
+    "unseen",
+    """SELECT m.run, m.seq FROM unnest($1::bigint[], $2::bigint[]) AS asked (run, seen)
+        JOIN messages AS m ON m.run = asked.run AND m.seq > asked.seen WHERE m.kind <> 'wake'""",
+)
+NUMBERS = _statement("numbers", "SELECT nextval('run_numbers') FROM generate_series(1, $1::integer)")
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+INSERT_RUNS = _statement(
+    "insert_runs",
+    """INSERT INTO runs (number, workflow_key, workflow_id, generation, workflow, status, active, created_at_us, digest,
+        closed_at_us, tags, parent_id, parent_generation, parent_command, epoch, owner, deaths, reason, restore, head,
+        last_message)
+    SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::boolean[],
+        $8::bigint[], $9::bytea[], $10::bigint[], $11::jsonb[], $12::text[], $13::integer[], $14::text[],
+        $15::integer[], $16::text[], $17::integer[], $18::text[], $19::boolean[], $20::integer[], $21::bigint[])""",
+)
+UPDATE_RUNS = _statement(
+    "update_runs",
+    """UPDATE runs SET status = new.status, active = new.active, closed_at_us = new.closed_at_us, deaths = new.deaths,
+        reason = new.reason, restore = new.restore, head = new.head, last_message = new.last_message
+    FROM unnest($1::bigint[], $2::text[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[], $7::boolean[],
+        $8::integer[], $9::bigint[])
+        AS new (number, status, active, closed_at_us, deaths, reason, restore, head, last_message)
+    WHERE runs.number = new.number""",
+)
+INSERT_EVENTS = _statement(
+    "insert_events",
+    """INSERT INTO events (run, seq, crc, event)
+    SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::bytea[])""",
+)
+INSERT_MESSAGES = _statement(
+    "insert_messages",
+    """INSERT INTO messages (seq, run, at_us, crc, failed, kind, name, payload)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::integer[], $5::boolean[], $6::text[], $7::text[],
+        $8::bytea[])""",
+)
+TAKE_MESSAGES = _statement(
+    "take_messages",
+    """DELETE FROM messages USING unnest($1::bigint[], $2::bigint[]) AS taken (run, seq)
+    WHERE messages.seq = taken.seq AND messages.run = taken.run""",
+)
+CLEAR_MESSAGES = _statement("clear_messages", "DELETE FROM messages WHERE run = ANY($1::bigint[])")
+CLEAR_TIMERS = _statement("clear_timers", "DELETE FROM timers WHERE run = ANY($1::bigint[])")
+DELETE_TIMERS = _statement(
+    "delete_timers",
+    """DELETE FROM timers USING unnest($1::bigint[], $2::bigint[], $3::text[]) AS gone (run, deadline_us, key)
+    WHERE timers.run = gone.run AND timers.deadline_us = gone.deadline_us AND timers.key = gone.key""",
+)
+INSERT_TIMERS = _statement(
+    "insert_timers",
+    """INSERT INTO timers (run, deadline_us, key)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS new (run, deadline_us, key)
+    WHERE NOT EXISTS (SELECT FROM timers AS t
+        WHERE t.run = new.run AND t.deadline_us = new.deadline_us AND t.key = new.key)""",
+)
+_SAME_KEY = "hashtextextended(p.key, 0) = hashtextextended(new.key, 0) AND p.key = new.key"
+DELETE_PUBLISHED = _statement(
+    "delete_published",
+    f"""DELETE FROM published AS p USING unnest($1::bigint[], $2::text[]) AS new (run, key)
+    WHERE p.run = new.run AND {_SAME_KEY}""",
+)
+INSERT_PUBLISHED = _statement(
+    "insert_published",
+    """INSERT INTO published (run, crc, key, value)
+    SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::bytea[])""",
+)
+INSERT_DEDUPLICATIONS = _statement(
+    "insert_deduplications",
+    """INSERT INTO deduplications (workflow_key, key_hash, run, key)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[])""",
+)
+RAISE_COUNTER = _statement("raise_counter", "UPDATE counters SET value = $1::bigint WHERE name = 'message'")
+
+# --- holding -------------------------------------------------------------------------------------------------------
+
+CLAIM = _statement(
+    "claim",
+    f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
+    UPDATE runs SET epoch = epoch + 1, owner = $2::text,
+        deaths = deaths + CASE WHEN active AND owner NOT IN ('', $2::text) THEN 1 ELSE 0 END
+    FROM unnest($1::bigint[]) AS asked (asked_number) WHERE number = asked_number AND status IN {OPEN}
+    RETURNING {COLUMNS}""",
+)
+RELEASE = _statement(
+    "release",
+    f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
+    UPDATE runs SET owner = '' FROM unnest($1::bigint[]) AS asked (asked_number)
+    WHERE number = asked_number AND owner = $2::text AND status IN {OPEN}""",
+)
+TAKE_SLOT = _statement("take_slot", "SELECT take_slot($1::bigint, $2::text)")
+TRY_LOCK = _statement("try_lock", "SELECT pg_try_advisory_lock($1::integer, $2::integer)")
+UNLOCK_ALL = _statement("unlock_all", "SELECT pg_advisory_unlock_all()")
+SET_ENGINE = _statement(
+    "set_engine",
+    """INSERT INTO engine (owner, process, host, since) VALUES ($1::text, $2::integer, $3::text, now())
+    ON CONFLICT (one) DO UPDATE SET owner = excluded.owner, process = excluded.process, host = excluded.host,
+        since = excluded.since""",
+)
+GET_ENGINE = _statement("get_engine", "SELECT owner, process, host FROM engine")
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+HISTORY = _statement(
+    "history",
+    """SELECT seq, crc, event FROM events WHERE run = $1::bigint AND seq >= $2::integer
+    ORDER BY seq LIMIT $3::bigint""",
+)
+HEAD = _statement("head", "SELECT head FROM runs WHERE number = $1::bigint")
+INBOX = _statement(
+    "inbox",
+    """SELECT seq, at_us, crc, failed, kind, name, payload FROM messages WHERE run = $1::bigint AND seq > $2::bigint
+    ORDER BY seq LIMIT $3::bigint""",
+)
+RECORD = _statement("record", f"SELECT {COLUMNS} FROM runs WHERE number = $1::bigint")
+FIND_NEWEST = _statement(
+    "find_newest",
+    f"SELECT {COLUMNS} FROM runs WHERE workflow_key = $1::uuid ORDER BY generation DESC LIMIT 1",
+)
+FIND = _statement("find", f"SELECT {COLUMNS} FROM runs WHERE workflow_key = $1::uuid AND generation = $2::integer")
+PUBLISHED = _statement("published", "SELECT crc, key, value FROM published WHERE run = $1::bigint")
+_FITS = """number < $1::bigint AND ($2::text IS NULL OR workflow = $2) AND tags @> $3::jsonb
+    ORDER BY number DESC LIMIT $4::bigint"""
+RUNS = _statement("runs", f"SELECT {COLUMNS} FROM runs WHERE {_FITS}")
+RUNS_BY_STATUS = _statement(
+    "runs_by_status",
+    f"""SELECT {COLUMNS} FROM unnest($5::text[]) AS asked (asked_status),
+        LATERAL (SELECT * FROM runs WHERE status = asked_status AND {_FITS}) AS found
+    ORDER BY number DESC LIMIT $4::bigint""",
+)
+ACTIVE = _statement(
+    "active",
+    """SELECT number FROM runs WHERE active AND status = 'running' AND number > $1::bigint
+    ORDER BY number LIMIT $2::bigint""",
+)
+DUE = _statement(
+    "due",
+    """SELECT deadline_us, run, key FROM timers WHERE deadline_us <= $1::bigint
+    ORDER BY deadline_us, run, key COLLATE "C" LIMIT $2::bigint""",
+)
+NEXT_DEADLINE = _statement("next_deadline", "SELECT deadline_us FROM timers ORDER BY deadline_us LIMIT 1")
+NEWS = _statement("news", "SELECT seq, run FROM messages WHERE seq > $1::bigint ORDER BY seq LIMIT $2::bigint")
+CHANGES = _statement("changes", "SELECT sum(commits)::bigint FROM writers")
+
+# --- keeping house -------------------------------------------------------------------------------------------------
+
+HIDE_RUNS = _statement(
+    "hide_runs",
+    f"""WITH hidden AS (
+        DELETE FROM runs USING unnest($1::bigint[]) AS asked (asked_number)
+        WHERE number = asked_number AND status NOT IN {OPEN} RETURNING number),
+    marked AS (INSERT INTO purging SELECT number FROM hidden),
+    freed AS (DELETE FROM deduplications USING hidden WHERE run = hidden.number),
+    tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $2::integer)
+    SELECT count(*) FROM hidden""",
+)
+SWEEP = _statement("sweep", "SELECT sweep($1::integer)")
+COUNTS = _statement("counts", "SELECT status, count(*) FROM runs GROUP BY status")
+SIZES = _statement(
+    "sizes",
+    """SELECT pg_total_relation_size('events')::bigint, (
+        SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class AS c
+        WHERE c.relkind = 'r' AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'runs'::regclass))""",
+)
+EVENT_PAGE = _statement(
+    "event_page",
+    """SELECT run, seq::bigint, crc, event FROM events WHERE (run, seq) > ($1::bigint, $2::bigint)
+    ORDER BY run, seq LIMIT $3::bigint""",
+)
+MESSAGE_PAGE = _statement(
+    "message_page",
+    """SELECT run, seq, at_us, crc, failed, kind, name, payload FROM messages WHERE seq > $1::bigint
+    ORDER BY seq LIMIT $2::bigint""",
+)
+PUBLISHED_PAGE = _statement(
+    "published_page",
+    """SELECT run, hashtextextended(key, 0), crc, key, value FROM published
+    WHERE (run, hashtextextended(key, 0)) > ($1::bigint, $2::bigint)
+    ORDER BY run, hashtextextended(key, 0) LIMIT $3::bigint""",
+)
+WRONG_HEADS = _statement(
+    "wrong_heads",
+    """SELECT r.number FROM runs AS r LEFT JOIN LATERAL (
+        SELECT count(*) AS events, max(seq) AS last FROM events AS e WHERE e.run = r.number) AS h ON true
+    WHERE r.head = 0 OR h.events <> r.head OR h.last <> r.head - 1""",
+)
+_NO_RUN = "NOT EXISTS (SELECT FROM runs WHERE runs.number = of.run)"
+_NOT_GOING = "NOT EXISTS (SELECT FROM purging WHERE purging.run = of.run)"
+_NOT_OPEN = f"NOT EXISTS (SELECT FROM runs WHERE runs.number = of.run AND runs.status IN {OPEN})"
+LOST_EVENTS = _statement("lost_events", f"SELECT DISTINCT run FROM events AS of WHERE {_NO_RUN} AND {_NOT_GOING}")
+LOST_MESSAGES = _statement("lost_messages", f"SELECT DISTINCT run FROM messages AS of WHERE {_NOT_OPEN}")
+LOST_TIMERS = _statement("lost_timers", f"SELECT DISTINCT run FROM timers AS of WHERE {_NOT_OPEN}")
+LOST_PUBLISHED = _statement(
+    "lost_published", f"SELECT DISTINCT run FROM published AS of WHERE {_NO_RUN} AND {_NOT_GOING}"
+)
+LOST_KEYS = _statement("lost_keys", f"SELECT DISTINCT run FROM deduplications AS of WHERE {_NO_RUN}")
+WRONG_COUNTER = _statement(
+    "wrong_counter",
+    "SELECT run FROM messages WHERE seq > (SELECT value FROM counters WHERE name = 'message') ORDER BY seq",
+)

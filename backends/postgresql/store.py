@@ -1,0 +1,216 @@
+"""The store port on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import psycopg
+
+from dalsegno.backends.layout import check_workflow_id, workflow_id_problem
+from dalsegno.backends.postgresql import keeping, reading, wire
+from dalsegno.backends.postgresql import statements as st
+from dalsegno.backends.postgresql.connections import Connections
+from dalsegno.backends.postgresql.options import Options
+from dalsegno.backends.postgresql.rows import Row, rows_of
+from dalsegno.backends.postgresql.session import Session
+from dalsegno.backends.postgresql.writing import Answers, write
+from dalsegno.core.store import (
+    Backend,
+    Created,
+    DueTimer,
+    Message,
+    NewRun,
+    Problem,
+    RunRecord,
+    Sent,
+    Status,
+    StoredMessage,
+    Transition,
+    Verdict,
+)
+
+
+class PostgresqlBackend(Backend):
+    """A store in a schema of a PostgreSQL database.
+
+    Handles on one schema may be opened as often as you like, on as many machines as you like; one of them can `hold`
+    it, that is, be its engine. See the module's page, and docs/postgresql.md, for options, tables and roles.
+    """
+
+    survives_reopen: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @classmethod
+    def open(cls, location: str, **options: Any) -> Self:
+        """Open the store at what stands after `postgresql:`, and make its tables where there are none.
+
+        Options, here or in the URL: `schema` ("dalsegno"); `durability` "full" or "relaxed"; `read_only`;
+        `statement_timeout`, `reconnect` in seconds; `readers`, how many connections read at most. All others in the
+        URL are libpq's. Raises `BadOption`, `StoreUnusable`.
+        """
+        connections = Connections(Options.of(location, options))
+        connections.open(f"dalsegno, psycopg {psycopg.__version__}")
+        return cls(connections)
+
+    @property
+    def place(self) -> str:
+        """Where the store is, for people."""
+        return self._connections.place
+
+    def close(self) -> None:
+        self._connections.close()
+
+    # --- who works here ----------------------------------------------------------------------------------------
+
+    def hold(self, owner: str) -> None:
+        self._connections.hold(owner)
+
+    def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
+        asked = _numbers(runs)
+        if not asked:
+            return []
+
+        def work(session: Session) -> dict[int, Row]:
+            answer = session.run(st.CLAIM, wire.int8s(sorted(asked)), wire.text(owner), session.slot)
+            return {row.number: row for row in rows_of(answer)}
+
+        claimed = self._connections.write(work)
+        return [claimed[number].record for number in asked if number in claimed]
+
+    def release(self, runs: Sequence[int], owner: str) -> None:
+        asked = _numbers(runs)
+        if asked:
+            numbers = wire.int8s(sorted(asked))
+            self._connections.write(lambda session: session.run(st.RELEASE, numbers, wire.text(owner), session.slot))
+
+    def active(self, after: int = 0, limit: int = 1000) -> list[int]:
+        return self._connections.read(
+            lambda session: reading.numbers(session.run(st.ACTIVE, _after(after), wire.int8(limit)))
+        )
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def create(self, runs: Sequence[NewRun]) -> list[Created]:
+        return self.write(runs, (), (), 0)[0]
+
+    def commit(self, transitions: Sequence[Transition]) -> list[Verdict]:
+        return self.write((), transitions, (), 0)[1]
+
+    def send(self, messages: Sequence[Message], at_us: int) -> list[tuple[Sent, int]]:
+        return self.write((), (), messages, at_us)[2]
+
+    def write(
+        self, creations: Sequence[NewRun], transitions: Sequence[Transition], messages: Sequence[Message], at_us: int
+    ) -> Answers:
+        """All in one commit: first the creations, then the transitions, then the messages."""
+        for new in creations:
+            check_workflow_id(new.workflow_id)
+        return self._connections.write(lambda session: write(session, creations, transitions, messages, at_us))
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def history(self, run: int, start: int = 0, limit: int | None = None) -> list[bytes]:
+        if not 0 < run <= wire.INT8_MAX or not 0 <= start <= wire.INT4_MAX:
+            return []
+        return self._connections.read(lambda session: reading.history(session, run, start, limit))
+
+    def head(self, run: int) -> int:
+        if not 0 < run <= wire.INT8_MAX:
+            return 0
+        answer = self._connections.read(lambda session: session.run(st.HEAD, wire.int8(run)))
+        return wire.read_int4(answer.get_value(0, 0) or b"") if answer.ntuples else 0
+
+    def inbox(self, run: int, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+        if not 0 < run <= wire.INT8_MAX or after >= wire.INT8_MAX:
+            return []
+        return self._connections.read(lambda session: reading.inbox(session, run, max(after, -1), limit))
+
+    def find(self, workflow_id: str, generation: int | None = None) -> RunRecord | None:
+        if workflow_id_problem(workflow_id):
+            return None
+        key = wire.digest(workflow_id)
+        if generation is None:
+            return self._record(st.FIND_NEWEST, key)
+        if not 0 <= generation <= wire.INT4_MAX:
+            return None
+        return self._record(st.FIND, key, wire.int4(generation))
+
+    def record(self, run: int) -> RunRecord | None:
+        return self._record(st.RECORD, wire.int8(run)) if 0 < run <= wire.INT8_MAX else None
+
+    def _record(self, statement: st.Statement, *parameters: bytes) -> RunRecord | None:
+        answer = self._connections.read(lambda session: session.run(statement, *parameters))
+        return Row.read(answer, 0).record if answer.ntuples else None
+
+    def published(self, run: int) -> dict[str, bytes]:
+        if not 0 < run <= wire.INT8_MAX:
+            return {}
+        return self._connections.read(lambda session: reading.published(session, run))
+
+    def runs(
+        self,
+        *,
+        status: Iterable[Status] = (),
+        workflow: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        before: int | None = None,
+        limit: int = 1000,
+    ) -> list[RunRecord]:
+        statuses = sorted({one.value for one in status})
+        parameters = (
+            wire.int8(wire.INT8_MAX if before is None else wire.in_range(before)),
+            None if workflow is None else wire.text(workflow),
+            wire.jsonb(tags or {}),
+            wire.int8(limit),
+        )
+
+        def work(session: Session) -> list[RunRecord]:
+            if statuses:
+                answer = session.run(st.RUNS_BY_STATUS, *parameters, wire.texts(statuses))
+            else:
+                answer = session.run(st.RUNS, *parameters)
+            return [row.record for row in rows_of(answer)]
+
+        return self._connections.read(work)
+
+    # --- news ------------------------------------------------------------------------------------------------------
+
+    def due(self, now_us: int, limit: int = 1000) -> list[DueTimer]:
+        now = wire.int8(wire.in_range(now_us))
+        return self._connections.read(lambda session: reading.due_timers(session.run(st.DUE, now, wire.int8(limit))))
+
+    def next_deadline_us(self) -> int | None:
+        found = self._connections.read(lambda session: reading.numbers(session.run(st.NEXT_DEADLINE)))
+        return found[0] if found else None
+
+    def news(self, after: int = 0, limit: int = 1000) -> list[tuple[int, int]]:
+        return self._connections.read(
+            lambda session: reading.pairs(session.run(st.NEWS, _after(after), wire.int8(limit)))
+        )
+
+    def changes(self) -> object:
+        """How many commits all writers of this store have made."""
+        return self._connections.read(lambda session: session.run(st.CHANGES).get_value(0, 0))
+
+    # --- keeping house ---------------------------------------------------------------------------------------------
+
+    def purge(self, runs: Sequence[int]) -> int:
+        return keeping.purge(self._connections, runs)
+
+    def stats(self) -> dict[str, int]:
+        return self._connections.read(keeping.stats)
+
+    def check(self) -> list[Problem]:
+        return keeping.check(self._connections)
+
+
+def _numbers(runs: Sequence[int]) -> list[int]:
+    return [run for run in dict.fromkeys(runs) if 0 < run <= wire.INT8_MAX]
+
+
+def _after(after: int) -> bytes:
+    return wire.int8(min(max(after, -1), wire.INT8_MAX))
