@@ -13,15 +13,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+from dalsegno.testing.profiles import register_profiles
 from tests.postgresql_server import Server, session_server
 
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]  # a busy machine draws large programs slowly
-
-settings.register_profile("desk", max_examples=100, deadline=None, print_blob=True, suppress_health_check=SLOW)
-settings.register_profile("night", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=SLOW)
-settings.load_profile(os.environ.get("DALSEGNO_PROFILE", "desk"))
+register_profiles()
 
 
 @pytest.fixture(scope="session")
