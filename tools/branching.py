@@ -165,7 +165,7 @@ def _replayed(events: Sequence[Event], app: App, workflow: str) -> list[Waiting]
 
 def _write(kept: Kept, events: list[Event], at: int, new_id: str | None, store: str | None, json_wanted: bool) -> None:
     url = store_url(store)
-    if url.startswith("file:"):
+    if url.startswith(("file:", "archive:")):
         raise BadOption("an exported file is only read; import it into a store first, or fork with --dry-run")
     id = new_id or f"{kept.record.workflow_id}.fork-{secrets.token_hex(4)}"
     with open_store(url) as opened:

@@ -21,11 +21,13 @@ import click
 from dalsegno import Client, Engine, Run
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import BadOption
+from dalsegno.core.interpreter import parse_token
 from dalsegno.core.store import OnConflict
 from dalsegno.core.values.codec import Codec
 from dalsegno.examples.demo import run_demo
 from dalsegno.examples.demo_watch import DemoFailed
 from dalsegno.tools.app import App, load_app
+from dalsegno.tools.compact import compact_store
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.options import (
@@ -44,7 +46,7 @@ from dalsegno.tools.options import (
     store_option,
 )
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
-from dalsegno.tools.stores import open_for_reading, store_url
+from dalsegno.tools.stores import open_for_reading, store_url, url_to_write
 from dalsegno.tools.text import clean
 
 GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
@@ -79,8 +81,8 @@ def main() -> None:
 @contextmanager
 def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
     """A client on a store that is there. A message to a store that is not there would make an empty one."""
-    url = store_url(store)
-    open_for_reading(url).close()
+    open_for_reading(store_url(store)).close()
+    url = url_to_write(store)
     with Client(url, codec=codec) as client:
         yield client
 
@@ -106,7 +108,7 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
 @json_option
 def worker(app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool) -> None:
     """Serve an app."""
-    loaded, url = load_app(app), store_url(store, make=True)
+    loaded, url = load_app(app), url_to_write(store, make=True)
     log_to_stderr()
     stop = threading.Event()
     with (
@@ -174,7 +176,7 @@ def start(
     if loaded is not None:
         definition = loaded.workflow(workflow)
         args, named = structured(loaded, definition, args, named)
-    with Client(store_url(store, make=True), codec=loaded.codec if loaded else None) as client:
+    with Client(url_to_write(store, make=True), codec=loaded.codec if loaded else None) as client:
         run = client.start(definition, *args, id=id, on_conflict=on_conflict, tags=dict(tags), **named)
         data = run_data(run.record)
     if json_wanted:
@@ -332,6 +334,65 @@ def pause(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
 def resume(run: str, store: str | None, json_wanted: bool) -> None:
     """Resume a run."""
     said(run, store, json_wanted, "resume", lambda found: found.resume())
+
+
+# --- answering a callback ------------------------------------------------------------------------------------------
+
+
+@main.command(
+    "complete",
+    help=command_help(
+        "Keep the promise of a callback: the workflow that waits for it goes on; durable when this returns.",
+        """dalsegno complete lKdvcmRlci00MgGhM8QQ '{"granted": true}' --store lmdb:./orders""",
+        "TOKEN is the `token` of a NewCallback, as the workflow gave it away. VALUE is JSON (null if left out), which "
+        "is made into the callback's type. A second answer is refused. With --json: "
+        '{"run": as in `replay ls`, "sent": "complete"}.',
+    ),
+)
+@click.argument("token", type=Name())
+@click.argument("value", type=Json(), default="null")
+@app_option(required=False)
+@store_option
+@json_option
+def complete(token: str, value: Any, app: str | None, store: str | None, json_wanted: bool) -> None:
+    """Answer a callback."""
+    answered(token, store, json_wanted, "complete", lambda client: client.complete_json(token, value), app)
+
+
+@main.command(
+    "fail",
+    help=command_help(
+        "Report that the promise of a callback cannot be kept; a RuntimeError is raised where the workflow waits.",
+        "dalsegno fail lKdvcmRlci00MgGhM8QQ 'the bank refused' --store lmdb:./orders",
+        "TOKEN is the `token` of a NewCallback; ERROR is what the error says. A second answer is refused. With --json: "
+        '{"run": as in `replay ls`, "sent": "fail"}.',
+    ),
+)
+@click.argument("token", type=Name())
+@click.argument("error", type=Name())
+@app_option(required=False)
+@store_option
+@json_option
+def fail(token: str, error: str, app: str | None, store: str | None, json_wanted: bool) -> None:
+    """Answer a callback with an error."""
+    answered(token, store, json_wanted, "fail", lambda client: client.fail(token, error), app)
+
+
+def answered(
+    token: str, store: str | None, json_wanted: bool, what: str, answer: Callable[[Client], None], app: str | None
+) -> None:
+    """Answer a callback, and print that it was taken."""
+    said = parse_token(token)
+    with talking(store, load_app(app).codec if app else None) as client:
+        answer(client)
+        data = run_data(client.get(said.workflow_id).record)
+    if json_wanted:
+        show_json({"run": data, "sent": what})
+    else:
+        click.echo(f"{clean(said.workflow_id)}: {what} is taken")
+
+
+main.add_command(compact_store)
 
 
 # --- demo ----------------------------------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def store_option(function: F) -> F:
         "--store",
         "store",
         metavar="URL",
-        help="lmdb:PATH, postgresql://…, file:EXPORTED. Else $DALSEGNO_STORE, else the nearest folder .dalsegno.",
+        help="lmdb:PATH, postgresql://…; to look into: file:EXPORTED, archive:FOLDER. Else $DALSEGNO_STORE, else the "
+        "nearest folder .dalsegno.",
     )(function)
 
 

@@ -1,8 +1,8 @@
 """`replay`: the debugger over a store, or over a file that was exported from one.
 
 Every command is thin: it finds what is meant, calls a function of this package that computes, and prints what that
-answers. It never runs a step, takes no hold of the store, and writes only on `fork` and `import`; an engine may be at
-work meanwhile. Exit codes are in `dalsegno.tools.failures`.
+answers. It never runs a step, takes no hold of the store, and writes only on `fork`, `import` and `prune`; an engine
+may be at work meanwhile. Exit codes are in `dalsegno.tools.failures`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from dalsegno.tools.options import (
     store_option,
     watched,
 )
+from dalsegno.tools.prune import prune_runs
 from dalsegno.tools.render import problems_table, runs_table
 from dalsegno.tools.showing import show_run
 from dalsegno.tools.stepping import step_run
@@ -44,7 +45,7 @@ from dalsegno.tools.stores import all_runs
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
 
-It never runs a step, and writes only on `fork` and `import`; an engine may be at work meanwhile.
+It never runs a step, and writes only on `fork`, `import` and `prune`; an engine may be at work meanwhile.
 
 \b
 Example:
@@ -110,6 +111,7 @@ main.add_command(debug_run)
 main.add_command(where_runs)
 main.add_command(coverage_of_runs)
 main.add_command(fork_run)
+main.add_command(prune_runs)
 
 # --- stats and check -----------------------------------------------------------------------------------------------
 

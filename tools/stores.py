@@ -1,8 +1,9 @@
 """Where histories come from: which store is meant, opening it to look, and finding a run by what people type.
 
 The store is, in this order: what `--store` says; the environment variable `DALSEGNO_STORE`; a folder `.dalsegno` here
-or in the nearest folder above, the way git finds its own. `file:PATH` names a file that `replay export` wrote, read
-into memory: every reading command works on it as on a store.
+or in the nearest folder above, the way git finds its own. Two more kinds are only read, and every reading command works
+on them as on a store: `file:PATH` is a file that `replay export` or an archive wrote, packed or not, here or at a URL;
+`archive:FOLDER` is a whole archive (`dalsegno.tools.archived`).
 
 Looking takes no hold of a store, so an engine may work on it meanwhile, and never makes a store that is not there.
 """
@@ -19,6 +20,7 @@ import attrs
 from dalsegno.core.errors import BadOption, RunNotFound
 from dalsegno.core.events import Event
 from dalsegno.core.store import Backend, RunRecord, Status, open_store
+from dalsegno.tools.archived import ArchivedRuns
 from dalsegno.tools.text import clean
 from dalsegno.tools.timeline import Unreadable, as_far_as_readable
 from dalsegno.tools.transfer import into_memory
@@ -26,6 +28,7 @@ from dalsegno.tools.transfer import into_memory
 ENVIRONMENT = "DALSEGNO_STORE"
 FOLDER = ".dalsegno"
 PAGE = 1000
+ONLY_READ = ("file", "archive")
 
 
 def store_url(given: str | None = None, *, make: bool = False) -> str:
@@ -45,11 +48,21 @@ def store_url(given: str | None = None, *, make: bool = False) -> str:
     )
 
 
+def url_to_write(given: str | None = None, *, make: bool = False) -> str:
+    """The same for who wants to write. Raises `BadOption` for what is only read, too."""
+    url = store_url(given, make=make)
+    if url.partition(":")[0] in ONLY_READ:
+        raise BadOption(f"{clean(url)} is only read; name a store, or put a file into one with `replay import`")
+    return url
+
+
 def open_for_reading(url: str) -> Backend:
     """Open a store to look at it, beside whoever works there. Raises `StoreUnusable` when there is none: `read_only` is
     the one option that every kind of store takes, so that a slip of the pen never makes a new one."""
     scheme, _, location = url.partition(":")
-    return into_memory(Path(location)) if scheme == "file" else open_store(url, read_only=True)
+    if scheme == "file":
+        return into_memory(location)
+    return ArchivedRuns.open(location) if scheme == "archive" else open_store(url, read_only=True)
 
 
 @attrs.frozen

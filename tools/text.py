@@ -50,6 +50,15 @@ def as_json(data: object) -> str:
     return _not_in_json.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def without_password(url: str) -> str:
+    """A store's URL as it may be shown.
+
+    >>> without_password("postgresql://ada:secret@db/orders?password=secret&sslmode=require")
+    'postgresql://ada:…@db/orders?password=…&sslmode=require'
+    """
+    return re.sub(r"(?<=[?&]password=)[^&]*", "…", re.sub(r"(?<=//)([^/:@]*):[^/@]*@", r"\1:…@", url))
+
+
 # --- times and sizes -----------------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import RunConflict
 from dalsegno.core.events import Event, RunStarted
+from dalsegno.core.folders import read_anywhere
 from dalsegno.core.history import encode_event
 from dalsegno.core.store import Backend, Message, NewRun, Status, StoredMessage
-from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_file, read_lines, take
+from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_file, read_lines, read_packed, take
 
 __all__ = [
     "BadHistoryFile",
@@ -73,10 +74,11 @@ def _last_message(events: Sequence[Event]) -> int:
     return max([getattr(event, "seq", 0) for event in events] + carried, default=0)
 
 
-def into_memory(path: Path) -> Backend:
-    """An exported file as a store of its own, to be looked at."""
+def into_memory(location: str) -> Backend:
+    """An exported file, at a path or a URL, as a store of its own, to be looked at."""
     store = MemoryBackend.open()
-    import_runs(store, read_file(path), 0)
+    remote = "://" in location
+    import_runs(store, read_packed(read_anywhere(location), location) if remote else read_file(Path(location)), 0)
     return store
 
 

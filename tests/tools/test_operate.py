@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Client, Codec, Flow, Sleep, Status, workflow
+from dalsegno import Client, Codec, Engine, Flow, NewCallback, Publish, Sleep, Status, workflow
 from dalsegno.core.store import open_store
 from dalsegno.tools import operate
 from dalsegno.tools.app import App
@@ -159,3 +159,50 @@ def test_annotations_that_cannot_be_read(capsys: pytest.CaptureFixture[str]):
     app = App("odd", {"odd": odd}, {}, Codec())
     assert operate.structured(app, odd, ({"id": 1}, 2), {}) == (({"id": 1}, 2), {})
     assert "stay JSON" in capsys.readouterr().err
+
+
+def token_of(url: str) -> str:
+    """The token of a callback that a run in the store waits for."""
+    with Engine(url, workflows=[asks]) as engine:
+        run = engine.start(asks, id="asks")
+        while "token" not in run.state:
+            pass
+        return str(run.state["token"])
+
+
+@workflow
+def asks() -> Flow[str]:
+    """Gives a token away and waits for the answer."""
+    callback = yield NewCallback(shop.Approval)
+    yield Publish("token", callback.token)
+    try:
+        approval = yield from callback
+    except RuntimeError as error:
+        return f"failed: {error}"
+    return f"granted by {approval.by}"
+
+
+@pytest.mark.parametrize(
+    ("words", "result"),
+    [(["complete", '{"granted": true, "by": "ada"}'], "granted by ada"), (["fail", "no funds"], "failed: no funds")],
+)
+def test_callbacks_are_answered(words: list[str], result: str, run_dalsegno: Cli, tmp_path: Path):
+    """The answer is durable when the command ends, becomes the callback's type, and is taken once."""
+    url, (command, answer) = f"lmdb:{tmp_path}/store", words
+    token = token_of(url)
+    assert run_dalsegno(command, token, answer, "--store", url).stdout == f"asks: {command} is taken\n"
+    assert "was completed before" in run_dalsegno("complete", token, "--store", url, code=2).stderr
+    with Engine(url, workflows=[asks]) as engine:
+        assert engine.get("asks").result(timeout=10) == result
+    assert "was completed before" in run_dalsegno("fail", token, "late", "--store", url, code=2).stderr
+
+
+def test_a_token_that_is_none(run_dalsegno: Cli, url: str, tmp_path: Path):
+    """A mistyped token, one of another store, and a store that is not there are refused; --json names the run."""
+    token = token_of(f"lmdb:{tmp_path}/other")
+    assert "cut off or mistyped" in run_dalsegno("complete", token[:-1], "--store", url, code=2).stderr
+    assert "another store" in run_dalsegno("complete", token, "--store", url, code=2).stderr
+    run_dalsegno("fail", token, "x", "--store", f"lmdb:{tmp_path}/typo", code=3)
+    done = run_dalsegno("fail", token, "x", "--store", f"lmdb:{tmp_path}/other", "--json")
+    found = json.loads(done.stdout)
+    assert (found["sent"], found["run"]["id"]) == ("fail", "asks")
