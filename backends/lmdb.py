@@ -27,7 +27,7 @@ import lmdb
 
 from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
-from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings, live_bytes
+from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings
 from dalsegno.backends.lmdb_folder import DATA, EngineLock, flush_folder, locate
 from dalsegno.backends.ordered import OrderedStore
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreUnusable
@@ -54,12 +54,12 @@ class _Transaction:
         self.get: Callable[[bytes], bytes | None] = raw.get
         self.put: Callable[[bytes, bytes], object] = raw.put
         self.delete: Callable[[bytes], object] = raw.delete
-        if self._limit is not None:
+        if self._limit is not None and self._environment.may_be_beyond(self._limit):
             self._refuse_if_full(raw, self._limit)
         return self
 
     def _refuse_if_full(self, raw: lmdb.Transaction[bytes], limit: float) -> None:
-        used = live_bytes(raw.stat())
+        used = self._environment.measure(raw)
         if used > limit:
             self._end()
             raise StoreFull(

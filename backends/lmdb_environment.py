@@ -38,6 +38,7 @@ LIB_VERSION = (
 MAP_SIZE_LEAST = 16 << 20
 MAX_READERS = 510  # of all processes; each slot is 64 bytes of the lock file
 WRITES_A_READER_CHECK = 1000
+WRITES_A_COUNT = 16
 FORK_WAIT = 5.0  # seconds for a transaction to end before a fork; beyond, the child cannot open that store
 SCARCE = 64 << 20  # bytes of room; with less, a commit that failed to write may well have failed for want of it
 
@@ -81,6 +82,8 @@ class Environment:
         self._pausing = 0
         self._broken = False
         self._writes = 0
+        self._used = math.inf
+        self._used_at = 0
 
     def _open(self) -> lmdb.Environment:
         """Open it, with as much address space as there is: asked for less and less, never less than the file needs."""
@@ -230,6 +233,17 @@ class Environment:
         self._writes += 1
         if self._writes % WRITES_A_READER_CHECK == 0:
             self.raw.reader_check()
+
+    def may_be_beyond(self, limit: float) -> bool:
+        """Whether the pages in use are to be counted before more is written: that takes a microsecond, which far below
+        a limit is spent only now and then."""
+        return self._used > limit / 2 or self._writes - self._used_at >= WRITES_A_COUNT
+
+    def measure(self, raw: lmdb.Transaction[bytes]) -> int:
+        """Count the bytes of the pages in use, as a transaction sees them."""
+        used = live_bytes(raw.stat())
+        self._used, self._used_at = used, self._writes
+        return used
 
     def last_transaction(self) -> int:
         """The number of the last commit that a reader can see, of whichever process.

@@ -16,6 +16,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -54,9 +55,10 @@ class Queue(Generic[J]):
     def nudge(self) -> None:
         """Nothing sleeps here."""
 
-    def spare(self) -> bool:
+    @property
+    def waiting(self) -> float:
         """A flush is a piece of its own, whose turn is drawn by lot."""
-        return False
+        return inf
 
     def replace(self, thread: threading.Thread) -> None:
         """No thread is ever stuck here."""

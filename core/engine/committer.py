@@ -20,7 +20,7 @@ import abc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dalsegno.core.engine.edge import Clock
@@ -75,12 +75,15 @@ class Request(Write):
         self._failed(error)
 
 
-def _done(write: Write, answer: Any) -> None:
-    """Tell one of a flush; what goes wrong there is no reason for the others never to hear of theirs."""
-    try:
-        write.done(answer)
-    except Exception:
-        log.exception("what follows a commit failed in a way that it should not; it was committed all the same")
+def _tell(answers: Iterator[tuple[Write, Any]]) -> None:
+    """Tell all of a flush; what goes wrong with one is no reason for the others never to hear of theirs."""
+    while True:
+        try:
+            for write, answer in answers:
+                write.done(answer)
+            return
+        except Exception:
+            log.exception("what follows a commit failed in a way that it should not; it was committed all the same")
 
 
 class Committer:
@@ -189,12 +192,9 @@ class Committer:
         self.cost_us += (self._clock.steady_us() - begun - self.cost_us) / 16
 
         def tell() -> None:
-            for write, answer in zip(creations, created, strict=True):
-                _done(write, answer)
-            for write, verdict in zip(transitions, verdicts, strict=True):
-                _done(write, verdict)
-            for write, outcome in zip(messages, sent, strict=True):
-                _done(write, outcome)
+            _tell(zip(creations, created, strict=True))
+            _tell(zip(transitions, verdicts, strict=True))
+            _tell(zip(messages, sent, strict=True))
 
         return tell
 
@@ -248,8 +248,7 @@ class Committer:
         self.eager = 1
 
         def tell() -> None:
-            for write, verdict in settled:
-                _done(write, verdict)
+            _tell(iter(settled))
 
         return tell
 

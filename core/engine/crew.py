@@ -37,8 +37,9 @@ class Hands(Protocol[J_contra]):
     def nudge(self) -> None:
         """See to it that somebody looks at the queue."""
 
-    def spare(self) -> bool:
-        """Whether the caller may leave the jobs that wait to others for a while."""
+    @property
+    def waiting(self) -> float:
+        """How many jobs wait; infinitely many where threads are not to flush between two jobs."""
 
     def replace(self, thread: threading.Thread) -> None:
         """Count out a thread that is stuck in a body."""
@@ -84,9 +85,9 @@ class Crew(Generic[J]):
         if self._jobs:
             self._wake(1)
 
-    def spare(self) -> bool:
-        """With more than one job waiting there is more to gain from those: whoever has none left will flush."""
-        return len(self._jobs) <= 1
+    @property
+    def waiting(self) -> float:
+        return len(self._jobs)
 
     def replace(self, thread: threading.Thread) -> None:
         """Count a thread out that is stuck in a job: another may be started in its place."""

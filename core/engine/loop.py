@@ -138,7 +138,8 @@ class Loop:
         run.inputs.append(job)
         if run.seize():
             self.advance(run)
-        if job.took_us > SHORT_US or (run.ahead is not None and committer.eager and self._bodies().spare()):
+        # A thread without another job flushes; one that has only the body behind a checkpoint leaves that to others.
+        if job.took_us > SHORT_US or (committer.eager and self._bodies().waiting <= (run.ahead is not None)):
             committer.lead()
 
     def finished(self, job: Job) -> None:

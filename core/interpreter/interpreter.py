@@ -125,11 +125,15 @@ class Interpreter:
 
     def apply(self, event: Event) -> None:
         """Fold one new event, and let the code it frees run until it waits again. Raises what `replay` raises."""
-        self._guarded(self._apply, event)
-
-    def _apply(self, event: Event) -> None:
-        if type(event) is not StepCompleted or not streak(self._machine, (event,), 0, 1):
-            fold(self._machine, event)
+        if self._broken is not None:
+            raise self._broken
+        machine = self._machine
+        try:  # `_guarded`, without a call that every step would pay for
+            if type(event) is not StepCompleted or not machine.context.run(streak, machine, (event,), 0, 1):
+                machine.context.run(fold, machine, event)
+        except BaseException as error:
+            self._broken = error
+            raise
 
     def _guarded(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._broken is not None:
