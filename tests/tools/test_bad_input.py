@@ -136,7 +136,7 @@ def test_no_store_named(run_replay: Cli, tmp_path: Path, monkeypatch: pytest.Mon
         (["ls", "--tag", "eu"], 2, "write key=value"),
         (["ls", "--limit", "0"], 2, "--limit"),
         (["show"], 2, "Missing argument"),
-        (["prune"], 2, "No such command"),
+        (["erase"], 2, "No such command"),
         (["export", "order-1"], 2, "name the runs"),
     ],
 )
