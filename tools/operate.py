@@ -47,7 +47,7 @@ from dalsegno.tools.options import (
 )
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
 from dalsegno.tools.stores import open_for_reading, store_url, url_to_write
-from dalsegno.tools.text import clean
+from dalsegno.tools.text import clean, without_password
 
 GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
 
@@ -110,7 +110,7 @@ def worker(app: str, store: str | None, step_threads: int, grace: int, until_don
     """Serve an app."""
     loaded, url = load_app(app), url_to_write(store, make=True)
     log_to_stderr()
-    stop = threading.Event()
+    stop, shown = threading.Event(), without_password(url)
     with (
         stopping_on_signals(stop),
         Engine(
@@ -119,9 +119,12 @@ def worker(app: str, store: str | None, step_threads: int, grace: int, until_don
     ):
         if json_wanted:
             names = {"workflows": sorted(loaded.workflows), "steps": sorted(loaded.steps)}
-            show_json({"store": url, "pid": os.getpid(), **names})
+            show_json({"store": shown, "pid": os.getpid(), **names})
         else:
-            say(f"working on {url} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops", mark="")
+            say(
+                f"working on {shown} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops",
+                mark="",
+            )
         sys.stdout.flush()
         while not stop.wait(LOOK_EVERY_S if until_done else None):
             if not left_to_do(engine.backend):

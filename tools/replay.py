@@ -42,6 +42,7 @@ from dalsegno.tools.render import problems_table, runs_table
 from dalsegno.tools.showing import show_run
 from dalsegno.tools.stepping import step_run
 from dalsegno.tools.stores import all_runs
+from dalsegno.tools.top import top_of_store
 
 GROUP_HELP = """Look into the histories of a store: what ran, when, how long, and whether today's code still fits.
 
@@ -112,6 +113,7 @@ main.add_command(where_runs)
 main.add_command(coverage_of_runs)
 main.add_command(fork_run)
 main.add_command(prune_runs)
+main.add_command(top_of_store)
 
 # --- stats and check -----------------------------------------------------------------------------------------------
 

@@ -44,9 +44,9 @@ def clean_lines(text: object) -> str:
     return _not_in_text.sub(_escaped, str(text))
 
 
-def as_json(data: object) -> str:
+def as_json(data: object, *, one_line: bool = False) -> str:
     """Data as JSON for a program, or for a person who pipes it nowhere: no character in it acts on a terminal."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    text = json.dumps(data, indent=None if one_line else 2, ensure_ascii=False)
     return _not_in_json.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -189,7 +189,7 @@ class Terminal:
         env = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT)
         os.close(slave)
-        self.unread = ""
+        self.unread = self.raw = ""
 
     def until(self, text: str) -> str:
         """Read until a text comes, and answer what came up to its end, without colours; the rest is for next time."""
@@ -199,6 +199,7 @@ class Terminal:
                 data = os.read(self.master, 65536)
             except OSError:
                 raise AssertionError(f"it ended without {text!r}: {self.unread!r}") from None
+            self.raw += data.decode("utf-8", "replace")
             self.unread = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.unread + data.decode("utf-8", "replace"))
         got, _, self.unread = self.unread.partition(text)
         return got + text
@@ -206,6 +207,14 @@ class Terminal:
     def type(self, line: str) -> None:
         """Type a line."""
         os.write(self.master, f"{line}\n".encode())
+
+    def to_the_end(self) -> None:
+        """Read whatever else it says before it ends."""
+        try:
+            while data := os.read(self.master, 65536):
+                self.raw += data.decode("utf-8", "replace")
+        except OSError:  # nobody has it open any more
+            pass
 
     def end(self) -> int:
         """Wait until it has ended."""
