@@ -1,6 +1,9 @@
 """The statements this store is made of. Each is prepared once on each connection that uses it.
 
-Parameters and answers go as bytes (`wire`), so every parameter has its type written beside it. Lists come as arrays.
+Parameters and answers go as bytes (`wire`), so every parameter has its type written beside it. Lists come as arrays,
+and stand in a statement as `rows_of` writes them: with a limit that PostgreSQL cannot know when it plans, for which it
+takes a tenth of what it guesses, one row. So it always begins with the list and looks each of its rows up by an index.
+Without that it may begin with the table while that is small, and go on so when the table is large.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ class Statement:
 
 def _statement(name: str, sql: str) -> Statement:
     return Statement(f"dalsegno_{name}".encode(), " ".join(sql.split()).encode())
+
+
+def rows_of(arrays: str, names: str) -> str:
+    """A list of rows, given as arrays."""
+    first = arrays.partition(",")[0]
+    return f"(SELECT * FROM unnest({arrays}) AS listed ({names}) LIMIT cardinality({first}))"
 
 
 BEGIN = _statement("begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -50,12 +59,14 @@ _NEWEST = "SELECT number FROM runs WHERE workflow_key = asked.key ORDER BY gener
 
 LOCK_RUNS = _statement(
     "lock_runs",
-    f"""SELECT {COLUMNS} FROM runs WHERE number IN (
-        SELECT unnest($1::bigint[])
-        UNION SELECT newest.number FROM unnest($2::uuid[]) AS asked (key), LATERAL ({_NEWEST}) AS newest
-        UNION SELECT named.number FROM unnest($3::uuid[], $4::integer[]) AS asked (key, generation)
-            JOIN runs AS named ON named.workflow_key = asked.key AND named.generation = asked.generation
-    ) ORDER BY number FOR NO KEY UPDATE OF runs""",
+    f"""SELECT {COLUMNS} FROM runs JOIN (
+        SELECT wanted FROM (
+            SELECT run FROM {rows_of("$1::bigint[]", "run")} AS asked
+            UNION SELECT newest.number FROM {rows_of("$2::uuid[]", "key")} AS asked, LATERAL ({_NEWEST}) AS newest
+            UNION SELECT named.number FROM {rows_of("$3::uuid[], $4::integer[]", "key, nth")} AS asked
+                JOIN runs AS named ON named.workflow_key = asked.key AND named.generation = asked.nth
+        ) AS all_of_them (wanted) LIMIT cardinality($1) + cardinality($2) + cardinality($3)
+    ) AS these ON number = wanted ORDER BY number FOR NO KEY UPDATE OF runs""",
 )
 NEWEST = _statement(
     "newest",
@@ -64,12 +75,12 @@ NEWEST = _statement(
 )
 ACCEPTED = _statement(
     "accepted",
-    """SELECT d.workflow_key, d.key_hash, d.run FROM unnest($1::uuid[], $2::uuid[]) AS asked (workflow_key, key_hash)
-        JOIN deduplications AS d USING (workflow_key, key_hash)""",
+    f"""SELECT d.workflow_key, d.key_hash, d.run FROM {rows_of("$1::uuid[], $2::uuid[]", "workflow_key, key_hash")}
+        AS asked JOIN deduplications AS d USING (workflow_key, key_hash)""",
 )
 UNSEEN = _statement(
     "unseen",
-    """SELECT m.run, m.seq FROM unnest($1::bigint[], $2::bigint[]) AS asked (run, seen)
+    f"""SELECT m.run, m.seq FROM {rows_of("$1::bigint[], $2::bigint[]", "run, seen")} AS asked
         JOIN messages AS m ON m.run = asked.run AND m.seq > asked.seen WHERE m.kind <> 'wake'""",
 )
 NUMBERS = _statement("numbers", "SELECT nextval('run_numbers') FROM generate_series(1, $1::integer)")
@@ -87,12 +98,15 @@ INSERT_RUNS = _statement(
 )
 UPDATE_RUNS = _statement(
     "update_runs",
-    """UPDATE runs SET status = new.status, active = new.active, closed_at_us = new.closed_at_us, deaths = new.deaths,
+    f"""UPDATE runs SET status = new.status, active = new.active, closed_at_us = new.closed_at_us, deaths = new.deaths,
         reason = new.reason, restore = new.restore, head = new.head, last_message = new.last_message
-    FROM unnest($1::bigint[], $2::text[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[], $7::boolean[],
-        $8::integer[], $9::bigint[])
-        AS new (number, status, active, closed_at_us, deaths, reason, restore, head, last_message)
-    WHERE runs.number = new.number""",
+    FROM {
+        rows_of(
+            "$1::bigint[], $2::text[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[], $7::boolean[], "
+            "$8::integer[], $9::bigint[]",
+            "number, status, active, closed_at_us, deaths, reason, restore, head, last_message",
+        )
+    } AS new WHERE runs.number = new.number""",
 )
 INSERT_EVENTS = _statement(
     "insert_events",
@@ -107,27 +121,32 @@ INSERT_MESSAGES = _statement(
 )
 TAKE_MESSAGES = _statement(
     "take_messages",
-    """DELETE FROM messages USING unnest($1::bigint[], $2::bigint[]) AS taken (run, seq)
+    f"""DELETE FROM messages USING {rows_of("$1::bigint[], $2::bigint[]", "run, seq")} AS taken
     WHERE messages.seq = taken.seq AND messages.run = taken.run""",
 )
-CLEAR_MESSAGES = _statement("clear_messages", "DELETE FROM messages WHERE run = ANY($1::bigint[])")
-CLEAR_TIMERS = _statement("clear_timers", "DELETE FROM timers WHERE run = ANY($1::bigint[])")
+CLEAR_MESSAGES = _statement(
+    "clear_messages",
+    f"DELETE FROM messages USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE messages.run = closed.run",
+)
+CLEAR_TIMERS = _statement(
+    "clear_timers", f"DELETE FROM timers USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE timers.run = closed.run"
+)
 DELETE_TIMERS = _statement(
     "delete_timers",
-    """DELETE FROM timers USING unnest($1::bigint[], $2::bigint[], $3::text[]) AS gone (run, deadline_us, key)
+    f"""DELETE FROM timers USING {rows_of("$1::bigint[], $2::bigint[], $3::text[]", "run, deadline_us, key")} AS gone
     WHERE timers.run = gone.run AND timers.deadline_us = gone.deadline_us AND timers.key = gone.key""",
 )
 INSERT_TIMERS = _statement(
     "insert_timers",
-    """INSERT INTO timers (run, deadline_us, key)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS new (run, deadline_us, key)
+    f"""INSERT INTO timers (run, deadline_us, key)
+    SELECT * FROM {rows_of("$1::bigint[], $2::bigint[], $3::text[]", "run, deadline_us, key")} AS new
     WHERE NOT EXISTS (SELECT FROM timers AS t
         WHERE t.run = new.run AND t.deadline_us = new.deadline_us AND t.key = new.key)""",
 )
 _SAME_KEY = "hashtextextended(p.key, 0) = hashtextextended(new.key, 0) AND p.key = new.key"
 DELETE_PUBLISHED = _statement(
     "delete_published",
-    f"""DELETE FROM published AS p USING unnest($1::bigint[], $2::text[]) AS new (run, key)
+    f"""DELETE FROM published AS p USING {rows_of("$1::bigint[], $2::text[]", "run, key")} AS new
     WHERE p.run = new.run AND {_SAME_KEY}""",
 )
 INSERT_PUBLISHED = _statement(
@@ -149,13 +168,13 @@ CLAIM = _statement(
     f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
     UPDATE runs SET epoch = epoch + 1, owner = $2::text,
         deaths = deaths + CASE WHEN active AND owner NOT IN ('', $2::text) THEN 1 ELSE 0 END
-    FROM unnest($1::bigint[]) AS asked (asked_number) WHERE number = asked_number AND status IN {OPEN}
+    FROM {rows_of("$1::bigint[]", "asked_number")} AS asked WHERE number = asked_number AND status IN {OPEN}
     RETURNING {COLUMNS}""",
 )
 RELEASE = _statement(
     "release",
     f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
-    UPDATE runs SET owner = '' FROM unnest($1::bigint[]) AS asked (asked_number)
+    UPDATE runs SET owner = '' FROM {rows_of("$1::bigint[]", "asked_number")} AS asked
     WHERE number = asked_number AND owner = $2::text AND status IN {OPEN}""",
 )
 TAKE_SLOT = _statement("take_slot", "SELECT take_slot($1::bigint, $2::text)")
@@ -217,7 +236,7 @@ CHANGES = _statement("changes", "SELECT sum(commits)::bigint FROM writers")
 HIDE_RUNS = _statement(
     "hide_runs",
     f"""WITH hidden AS (
-        DELETE FROM runs USING unnest($1::bigint[]) AS asked (asked_number)
+        DELETE FROM runs USING {rows_of("$1::bigint[]", "asked_number")} AS asked
         WHERE number = asked_number AND status NOT IN {OPEN} RETURNING number),
     marked AS (INSERT INTO purging SELECT number FROM hidden),
     freed AS (DELETE FROM deduplications USING hidden WHERE run = hidden.number),

@@ -158,7 +158,8 @@ DECLARE
     done integer;
 BEGIN
     UPDATE runs SET head = runs.head + a.count
-        FROM unnest(runs_, epochs, heads, counts) AS a (run, epoch, head, count)
+        FROM (SELECT * FROM unnest(runs_, epochs, heads, counts) AS listed (run, epoch, head, count)
+            LIMIT cardinality(runs_)) AS a      -- a limit, so that it begins here: see statements.py
         WHERE runs.number = a.run AND runs.epoch = a.epoch AND runs.head = a.head
         AND active AND deaths = 0 AND status IN ('running', 'paused', 'blocked');
     GET DIAGNOSTICS done = ROW_COUNT;
