@@ -45,6 +45,7 @@ from dalsegno.tools.options import (
     show_json,
     store_option,
 )
+from dalsegno.tools.prune import retention_of, retention_options
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
 from dalsegno.tools.stores import open_for_reading, store_url, url_to_write
 from dalsegno.tools.text import clean, without_password
@@ -96,7 +97,9 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
         "Work on the runs of a store with the code of an app, until Ctrl-C.",
         "dalsegno worker --app shop.orders --store lmdb:./orders",
         "Goes on with everything that is unfinished. Ctrl-C or SIGTERM stop it in good order: running steps get "
-        "--grace, and nothing that was recorded is lost. The store is made if it is not there. With --json: one object "
+        "--grace, and nothing that was recorded is lost. The store is made if it is not there. Closed runs stay for "
+        "ever, unless --completed, --failed, --continued or --archive is given: then they are deleted in time, as "
+        "`replay prune` does it. With --json: one object "
         'when it has begun, {"store", "pid", "workflows", "steps"}.',
     ),
 )
@@ -105,16 +108,24 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
 @click.option("--step-threads", type=click.IntRange(1), default=16, show_default=True, help="Step bodies at a time.")
 @click.option("--grace", type=Age(), default="10s", show_default=True, help="How long running steps may finish.")
 @click.option("--until-done", is_flag=True, help="Stop when no run is left that could go on.")
+@retention_options
 @json_option
-def worker(app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool) -> None:
+def worker(
+    app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool, **kept: Any
+) -> None:
     """Serve an app."""
-    loaded, url = load_app(app), url_to_write(store, make=True)
+    loaded, url, retention = load_app(app), url_to_write(store, make=True), retention_of(**kept)
     log_to_stderr()
     stop, shown = threading.Event(), without_password(url)
     with (
         stopping_on_signals(stop),
         Engine(
-            url, workflows=loaded.definitions, codec=loaded.codec, step_threads=step_threads, grace=grace / 1e6
+            url,
+            workflows=loaded.definitions,
+            codec=loaded.codec,
+            step_threads=step_threads,
+            grace=grace / 1e6,
+            retention=retention,
         ) as engine,
     ):
         if json_wanted:

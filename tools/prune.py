@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import click
 from rich.table import Table
@@ -20,6 +20,8 @@ from dalsegno.tools.options import Age, command_help, json_option, now_us, show,
 from dalsegno.tools.stores import open_for_reading, url_to_write
 from dalsegno.tools.text import clean, duration, without_password
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 class Kept(Age):
     """An age, or `never`: how long something is kept, in microseconds; None, for ever, is written as -1."""
@@ -30,8 +32,29 @@ class Kept(Age):
         return -1 if value == "never" else super().convert(value, param, ctx)
 
 
-def _kept_s(us: int | None) -> float | None:
-    return None if us is None or us < 0 else us / 1e6
+def retention_options(function: F) -> F:
+    """What says how long runs are kept, and where their histories go."""
+    options = (
+        click.option("--completed", type=Kept(), metavar="AGE", help="Keep what completed so long; else 7d."),
+        click.option("--failed", type=Kept(), metavar="AGE", help="Keep what ended otherwise so long; else 30d."),
+        click.option(
+            "--continued", type=Kept(), metavar="AGE", help="Keep runs of a chain so long; else as the chain."
+        ),
+        click.option("--archive", metavar="FOLDER", help="A folder, or a URL of fsspec, for the histories."),
+        click.option("--archive-for", type=Kept(), metavar="AGE", help="Keep in the archive so long; else for ever."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def retention_of(**given: Any) -> Retention | None:
+    """The policy that those options say; None where nothing is said."""
+    said = {name: value for name, value in given.items() if value is not None}
+    if "archive_for" in said and not said.get("archive"):
+        raise BadOption("--archive-for says how long an archive keeps runs; name it with --archive")
+    ages = {name: None if us < 0 else us / 1e6 for name, us in said.items() if name != "archive"}
+    return Retention(**ages, archive=said.get("archive")) if said else None
 
 
 @click.command(
@@ -46,39 +69,22 @@ def _kept_s(us: int | None) -> float | None:
         'many of those looked at}, "expired": files deleted from the archive}.',
     ),
 )
-@click.option("--completed", type=Kept(), default="7d", show_default=True, metavar="AGE", help="Keep what completed.")
-@click.option("--failed", type=Kept(), default="30d", show_default=True, metavar="AGE", help="Keep all other ends.")
-@click.option("--continued", type=Kept(), metavar="AGE", help="Keep runs of a chain that goes on; else like the chain.")
-@click.option("--archive", metavar="FOLDER", help="A folder, or a URL that fsspec knows, for the histories.")
-@click.option("--archive-for", type=Kept(), metavar="AGE", help="Delete from the archive what ended longer ago.")
+@retention_options
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many runs.")
 @click.option("--yes", is_flag=True, help="Ask nothing; where no terminal is, nothing is asked anyway.")
 @store_option
 @json_option
-def prune_runs(
-    store: str | None,
-    json_wanted: bool,
-    archive: str | None,
-    archive_for: int | None,
-    dry_run: bool,
-    limit: int | None,
-    yes: bool,
-    **kept: int | None,
-) -> None:
+def prune_runs(store: str | None, json_wanted: bool, dry_run: bool, limit: int | None, yes: bool, **kept: Any) -> None:
     """Delete old runs."""
-    url = url_to_write(store)
-    if archive_for is not None and not archive:
-        raise BadOption("--archive-for says how long an archive keeps runs; name it with --archive")
-    times = {name: _kept_s(us) for name, us in kept.items()}
-    policy = Retention(**times, archive=archive or None, archive_for=_kept_s(archive_for))
+    url, policy = url_to_write(store), retention_of(**kept) or Retention()
     put = sink_for(policy.archive, now_us)
     opened = open_for_reading(url)  # which makes no store where there is none
     if not dry_run:
         opened.close()
         _ask(url, policy, yes or json_wanted)
-        if archive:
-            Archive.open(archive, now_us).folder.ready()
+        if isinstance(policy.archive, str):
+            Archive.open(policy.archive, now_us).folder.ready()
         opened = open_store(url)
     with opened:
         sweep = Sweep(opened, policy, now_us(), put=put, dry=dry_run, limit=limit)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Client, Codec, Engine, Flow, NewCallback, Publish, Sleep, Status, workflow
+from dalsegno import BadOption, Client, Codec, Engine, Flow, NewCallback, Publish, Retention, Sleep, Status, workflow
 from dalsegno.core.store import open_store
 from dalsegno.tools import operate
 from dalsegno.tools.app import App
@@ -159,6 +159,22 @@ def test_annotations_that_cannot_be_read(capsys: pytest.CaptureFixture[str]):
     app = App("odd", {"odd": odd}, {}, Codec())
     assert operate.structured(app, odd, ({"id": 1}, 2), {}) == (({"id": 1}, 2), {})
     assert "stay JSON" in capsys.readouterr().err
+
+
+def test_a_worker_keeps_closed_runs_unless_it_is_told(run_dalsegno: Cli, url: str, monkeypatch: pytest.MonkeyPatch):
+    """A worker deletes nothing by itself; any option of retention turns it on, with the usual times for the rest."""
+    seen: list[Retention | None] = []
+
+    def engine(*_: object, retention: Retention | None, **__: object) -> None:
+        seen.append(retention)
+        raise BadOption("that is enough")
+
+    monkeypatch.setattr(operate, "Engine", engine)
+    for options in ([], ["--archive", "there", "--archive-for", "1w"], ["--completed", "1h", "--failed", "never"]):
+        run_dalsegno("worker", "--app", APP, "--store", url, *options, code=2)
+    assert seen == [None, Retention(archive="there", archive_for=604800), Retention(completed=3600, failed=None)]
+    run_dalsegno("worker", "--app", APP, "--store", url, "--archive-for", "1w", code=2)
+    assert len(seen) == 3
 
 
 def token_of(url: str) -> str:
