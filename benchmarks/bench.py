@@ -169,6 +169,14 @@ SCENARIOS = (
         rounds=3,
     ),
     Scenario(
+        name="guard",
+        measured="simulated.steps_under_guard",
+        yardstick="simulated.steps_without_guard",
+        against="the same without it",
+        size=20_000,
+        rows=(Row("steps in simulation under the determinism guard", STEPS, STEPS, Target(least_ratio=0.95)),),
+    ),
+    Scenario(
         name="import",
         measured="import_time",
         yardstick="bare_interpreter",

@@ -1,4 +1,5 @@
-"""What is measured of `dalsegno.testing`: random programs in simulation, beside an oracle that works them out.
+"""What is measured of `dalsegno.testing`: random programs in simulation, beside an oracle that works them out;
+and what the determinism guard costs.
 
 The programs are those that our own property tests draw, with the same seed each time; writing them is not measured.
 """
@@ -11,11 +12,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.measuring import Figures, probe
+from benchmarks.scenarios import many
+from dalsegno.testing.guard import determinism_guard
 from dalsegno.testing.operations import Program, Script
 from dalsegno.testing.performing import Performance
 from dalsegno.testing.playing import Player
 from dalsegno.testing.programs import programs, scripts
 from dalsegno.testing.reference import run_reference
+from dalsegno.testing.simulation import Simulation
 
 SEED = 7
 
@@ -60,3 +64,25 @@ def referring(folder: Path, size: int) -> Figures:
     for program, script in plays:
         run_reference(program, script)
     return {"programs/min": 60 * len(plays) / (time.process_time() - begun)}
+
+
+# --- the determinism guard -------------------------------------------------------------------------------------------
+
+
+def simulated_steps(size: int) -> Figures:
+    """Steps that do nothing, one after another in a simulation: what a guard costs is dearest here."""
+    with Simulation([many]) as simulation:
+        begun = time.process_time()
+        assert simulation.start(many, size).result() == size
+        return {"steps/s": size / (time.process_time() - begun)}
+
+
+@probe
+def steps_under_guard(folder: Path, size: int) -> Figures:
+    with determinism_guard("raise"):
+        return simulated_steps(size)
+
+
+@probe
+def steps_without_guard(folder: Path, size: int) -> Figures:
+    return simulated_steps(size)

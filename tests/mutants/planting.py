@@ -127,5 +127,5 @@ class Copy:
             return "survived", " ".join(tests)
         if done.returncode != TESTS_FAILED:
             return "does not run", "\n".join(done.stdout.splitlines()[-5:]) + done.stderr[-500:]
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
         return "caught", failed[1] if failed else "(no test was named)"
