@@ -386,6 +386,21 @@ def test_zooming(opened: Opener):
     )
 
 
+def test_only_what_is_in_view(opened: Opener):
+    """Lanes that have nothing in the time that is shown can be hidden, and come back when the time is another."""
+    page = opened(shop())
+    lane(page, "sleep").locator(".bar").dblclick()
+    page.locator("#near").click()
+    assert names(page) == ["fulfil", "scope", "pick", "sleep"]
+    assert page.locator("#said").inner_text() == "4 of 14 lanes are shown"
+    page.locator("#fit").click()
+    assert len(names(page)) == 14
+    lane(page, "sleep").locator(".bar").dblclick()
+    page.locator("#chart").press("n")
+    expect(page.locator("#near")).to_have_attribute("aria-pressed", "false")
+    assert "charge" in names(page)
+
+
 def bar_width(page: Page, name: str) -> float:
     """How wide the first bar of a lane is."""
     left, right = box(lane(page, name).locator(".bar").first)

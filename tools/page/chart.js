@@ -40,6 +40,7 @@ function redraw() {
   drawAxis();
   drawRows();
   drawWindow();
+  element("empty").hidden = view.shown.length > 0;
 }
 
 function drawRows() {
@@ -74,13 +75,14 @@ function makeRow(lane, at) {
   const row = make("div", `row ${lane.kind} ${mark}${open ? " open" : ""}${at % 2 ? " odd" : ""}`, null, {
     role: "row", id: `lane-${lane.place}`, "aria-level": lane.depth + 1, "aria-rowindex": at + 2,
   });
-  if (lane.end > lane.place + 1) row.setAttribute("aria-expanded", String(lane.unfolded));
+  if (hasInside(lane)) row.setAttribute("aria-expanded", String(lane.unfolded));
   row.style.top = `${at * rowHeight}px`;
   const name = make("div", "name", null, { role: "rowheader" });
   name.style.paddingLeft = `${6 + Math.min(lane.depth, 16) * 14}px`;
-  name.append(make("span", "twist", lane.end > lane.place + 1 ? (lane.unfolded ? "▾" : "▸") : "", { "aria-hidden": "true" }));
+  const twist = !hasInside(lane) ? "" : lane.unfolded ? "▾" : "▸";
+  name.append(make("span", "twist", twist, { "aria-hidden": "true" }));
   name.append(make("span", "sign", null, { "aria-hidden": "true" }), make("span", "text", lane.name));
-  if (lane.failures && lane.end > lane.place + 1) name.append(make("span", "count", `${lane.failures} failed`));
+  if (lane.failures && hasInside(lane)) name.append(make("span", "count", `${lane.failures} failed`));
   if (lane.tries > 1) name.append(make("span", "tries", `${lane.tries} attempts`));
   if (lane.summary) name.append(make("span", "summary", lane.summary));
   const took = make("div", "took", tookOf(lane), { role: "gridcell" });
@@ -103,7 +105,7 @@ function saidOf(lane) {
 }
 
 function drawTrack(track, lane) {
-  const folded = lane.end > lane.place + 1 && !lane.unfolded;
+  const folded = hasInside(lane) && !lane.unfolded;
   let left = 0;
   let right = 0;
   for (const span of crowded(lane.spans)) {
@@ -220,6 +222,7 @@ function zoomTo(from, to) {
   const width = Math.min(Math.max(to - from, NARROWEST, 20 / whole / 1e3), 1);
   view.from = Math.min(Math.max(from, 0), 1 - width);
   view.to = view.from + width;
+  if (view.near) reckonShown();
   redraw();
 }
 

@@ -52,13 +52,19 @@ const lanes = data.lanes.map((record, at) => {
   }
 })();
 
+const hasInside = (lane) => lane.end > lane.place + 1;
+const hasFailed = (lane) => lane.mark === "bad" || lane.spans.some((span) => span.stretch === "failed");
+
+/** A number with its word: `1 event`, `1,200 events`. */
+const counted = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
 /** What a lane counts as where kinds are shown and hidden. */
 const SORTS = { step: "steps", wait: "waits", child: "children", message: "signals", mark: "signals" };
 const sortOf = (lane) => SORTS[lane.kind] ?? null;
 
 /** Whether something inside a lane, or itself, is a piece of work as opposed to waiting or holding others. */
 const isWork = (span) =>
-  span.stretch === "work" || span.stretch === "failed" || (span.stretch === "child" && span.lane.end === span.lane.place + 1);
+  span.stretch === "work" || span.stretch === "failed" || (span.stretch === "child" && !hasInside(span.lane));
 
 const blocks = new Map();
 

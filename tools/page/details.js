@@ -12,7 +12,7 @@ function showDetails() {
   const lane = lanes[view.selected];
   details.replaceChildren();
   const head = make("div", "panel-head");
-  const close = make("button", "close", "✕", { type: "button", "aria-label": "Close the details", title: "Close (Esc)" });
+  const close = make("button", "close", "✕", { type: "button", "aria-label": "Close the details", title: "Esc" });
   close.addEventListener("click", hideDetails);
   head.append(make("h2", lane.mark, lane.name), close);
   details.append(head, line(lane), timesOf(lane));
@@ -23,7 +23,8 @@ function showDetails() {
   const first = Math.max(0, Math.min(chosen - EVENTS_MAX / 2, lane.events.length - EVENTS_MAX));
   const near = lane.events.slice(first, first + EVENTS_MAX);
   if (near.length < lane.events.length) {
-    details.append(make("p", "note", `${near.length} of ${lane.events.length} events are listed, around the one chosen.`));
+    const all = counted(lane.events.length, "event");
+    details.append(make("p", "note", `${near.length} of ${all} are listed, around the one that is chosen.`));
   }
   for (const place of near) details.append(article(events[place]));
   if (!lane.events.length) details.append(...hintsOf(lane));
@@ -53,9 +54,12 @@ function timesOf(lane) {
   fact(list, "began", timeText(lane.began), utc(lane.began));
   if (lane.ended === null) {
     const due = lane.spans.filter((span) => span.ended === null && span.due !== null).map((span) => span.due);
-    fact(list, "goes on", `since ${duration(data.stop - lane.began)}`);
-    if (due.length) fact(list, due[0] > data.stop ? "due" : "was due", `${clock(due[0])} (${due[0] > data.stop ? "in " : ""}${
-      duration(Math.abs(due[0] - data.stop))}${due[0] > data.stop ? "" : " ago"})`, utc(due[0]));
+    fact(list, "goes on", `for ${duration(data.stop - lane.began)} so far`);
+    if (due.length && due[0] > data.stop) {
+      fact(list, "due", `${clock(due[0])} (in ${duration(due[0] - data.stop)})`, utc(due[0]));
+    } else if (due.length) {
+      fact(list, "was due", `${clock(due[0])} (${duration(data.stop - due[0])} ago)`, utc(due[0]));
+    }
   } else if (lane.ended > lane.began) {
     fact(list, "ended", timeText(lane.ended), utc(lane.ended));
     fact(list, "took", duration(lane.ended - lane.began));
@@ -127,6 +131,7 @@ function hintsOf(lane) {
     if (sortOf(lanes[at])) counts.set(name, (counts.get(name) ?? 0) + 1);
   }
   const list = make("dl", "facts");
-  [...counts].sort((one, other) => other[1] - one[1]).slice(0, 20).forEach(([name, count]) => fact(list, name, `${count}`));
+  const most = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 20);
+  for (const [name, count] of most) fact(list, name, count.toLocaleString("en"));
   return [make("p", "soft", "Branches that ran side by side, as All, Map, First or Spawn make them. Inside:"), list];
 }

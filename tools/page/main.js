@@ -15,18 +15,18 @@ function drawKinds() {
   }
   for (const [sort, label, sign] of KINDS) {
     if (!counts[sort]) continue;
-    const button = make("button", "kind", null, { type: "button", "aria-pressed": "true" });
+    const button = make("button", "kind", null, { type: "button", "aria-pressed": "true", "data-sort": sort });
     button.append(make("span", `sign ${sign}`), `${label} `, make("span", "number", counts[sort].toLocaleString("en")));
     button.addEventListener("click", () => {
       if (!view.hidden.delete(sort)) view.hidden.add(sort);
-      button.setAttribute("aria-pressed", String(!view.hidden.has(sort)));
       changed();
     });
     element("kinds").append(button);
   }
-  const failed = lanes.filter((lane) => lane.mark === "bad" || lane.spans.some((span) => span.stretch === "failed")).length;
+  const failed = lanes.filter(hasFailed).length;
   if (!failed) return;
-  const button = make("button", "kind", null, { type: "button", "aria-pressed": "false", id: "failures", title: "Only the lanes in which something failed; n goes to the next" });
+  const title = "Only the lanes in which something failed; n goes to the next";
+  const button = make("button", "kind", null, { type: "button", "aria-pressed": "false", id: "failures", title });
   button.append(make("span", "sign failed"), "Only failed ", make("span", "number", failed.toLocaleString("en")));
   button.addEventListener("click", () => {
     view.failures = !view.failures;
@@ -38,17 +38,20 @@ function drawKinds() {
 /** The filter is another: reckon, draw, and say how much is left. */
 function changed() {
   filterChanged();
-  element("failures")?.setAttribute("aria-pressed", String(view.failures));
-  for (const button of element("kinds").children) {
-    const sort = KINDS.find(([, label]) => button.textContent.startsWith(label))?.[0];
-    if (sort) button.setAttribute("aria-pressed", String(!view.hidden.has(sort)));
-  }
-  if (element("filter").value.trim().toLowerCase() !== view.text) element("filter").value = view.text;
   chart.scrollTop = 0;
   redraw();
-  element("empty").hidden = view.shown.length > 0;
-  element("empty").textContent = "Nothing fits this filter.";
-  said.textContent = isFiltered() ? `${view.shown.length} of ${lanes.length} lanes are shown` : "";
+  showControls();
+}
+
+/** Let the controls say what is filtered, which may have come about without them. */
+function showControls() {
+  element("near").setAttribute("aria-pressed", String(view.near));
+  element("failures")?.setAttribute("aria-pressed", String(view.failures));
+  for (const button of element("kinds").querySelectorAll("[data-sort]")) {
+    button.setAttribute("aria-pressed", String(!view.hidden.has(button.dataset.sort)));
+  }
+  if (element("filter").value.trim().toLowerCase() !== view.text) element("filter").value = view.text;
+  said.textContent = isFiltered() || view.near ? `${view.shown.length} of ${lanes.length} lanes are shown` : "";
 }
 
 /** Select a lane, and with `open` show what is known of it. */
@@ -67,7 +70,7 @@ function select(place, event = null, open = true) {
 }
 
 function toggle(place, wanted = !lanes[place].unfolded) {
-  if (lanes[place].end === place + 1) return;
+  if (!hasInside(lanes[place])) return;
   lanes[place].unfolded = wanted;
   reckonShown();
   redraw();
@@ -81,11 +84,12 @@ function foldAll(unfolded) {
 }
 
 function nextFailure() {
-  const failed = lanes.filter((lane) => lane.mark === "bad" || lane.spans.some((span) => span.stretch === "failed"));
+  const failed = lanes.filter(hasFailed);
   const next = failed.find((lane) => lane.place > view.selected) ?? failed[0];
   if (!next) return;
   reveal(next.place);
   redraw();
+  showControls();
   select(next.place);
 }
 
@@ -105,10 +109,17 @@ function zoomed(act) {
 }
 
 const KEYS = [
-  ["↑ ↓ PgUp PgDn Home End", "select another lane"], ["← →", "fold and unfold, go to what is around or inside"],
-  ["Enter", "show what is known of a lane"], ["Esc", "close the details, clear the filter"], ["+ − 0", "zoom in, out, the whole run"],
-  ["z", "zoom to the selected lane"], ["Shift ← →", "earlier, later"], ["/", "filter"], ["n", "the next failure"],
-  ["drag", "zoom to a stretch of time"], ["Ctrl wheel", "zoom where the pointer is"],
+  ["↑ ↓ PgUp PgDn Home End", "select another lane"],
+  ["← →", "fold and unfold, go to what is around or inside"],
+  ["Enter", "show what is known of a lane"],
+  ["Esc", "close the details, clear the filter"],
+  ["+ − 0", "zoom in, out, the whole run"],
+  ["z", "zoom to the selected lane"],
+  ["Shift ← →", "earlier, later"],
+  ["/", "filter"],
+  ["n", "the next failure"],
+  ["drag", "zoom to a stretch of time"],
+  ["Ctrl wheel", "zoom where the pointer is"],
 ];
 
 function listen() {
@@ -118,6 +129,10 @@ function listen() {
   element("idle").addEventListener("click", () => shorten(view.scale.gaps.length === 0));
   element("idle").hidden = idle.length === 0;
   element("idle").setAttribute("aria-pressed", String(view.scale.gaps.length > 0));
+  element("near").addEventListener("click", () => {
+    view.near = !view.near;
+    changed();
+  });
   element("fold").addEventListener("click", () => foldAll(false));
   element("unfold").addEventListener("click", () => foldAll(true));
   element("fold").parentElement.hidden = lanes.every((lane) => lane.depth === 0);
@@ -125,7 +140,8 @@ function listen() {
     view.text = event.target.value.trim().toLowerCase();
     changed();
   });
-  for (const [keys, does] of KEYS) element("keys").lastElementChild.append(make("dt", null, keys), make("dd", null, does));
+  const list = element("keys").lastElementChild;
+  for (const [keys, does] of KEYS) list.append(make("dt", null, keys), make("dd", null, does));
   chart.addEventListener("scroll", drawRows, { passive: true });
   chart.addEventListener("keydown", key);
   document.addEventListener("keydown", keyAnywhere);
@@ -145,8 +161,8 @@ function key(event) {
   } else if (event.key === "ArrowRight" && event.shiftKey) pan(0.25);
   else if (event.key === "ArrowLeft" && event.shiftKey) pan(-0.25);
   else if (event.key === "ArrowRight" && !lane.unfolded) toggle(view.selected, true);
-  else if (event.key === "ArrowRight" && lane.end > lane.place + 1) select(view.shown[at + 1] ?? view.selected, null, false);
-  else if (event.key === "ArrowLeft" && lane.unfolded && lane.end > lane.place + 1) toggle(view.selected, false);
+  else if (event.key === "ArrowRight" && hasInside(lane)) select(view.shown[at + 1] ?? view.selected, null, false);
+  else if (event.key === "ArrowLeft" && lane.unfolded && hasInside(lane)) toggle(view.selected, false);
   else if (event.key === "ArrowLeft" && lane.parent) select(lane.parent.place, null, false);
   else if (event.key === "Enter" || event.key === " ") {
     select(view.selected, view.event);
@@ -192,6 +208,6 @@ redraw();
   if (place === null) return;
   reveal(place);
   redraw();
-  select(place, event, window.innerWidth >= 1000);
+  select(place, event, event !== null || window.innerWidth >= 1000);
 })();
 document.documentElement.dataset.ready = "true";

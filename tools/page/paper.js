@@ -6,7 +6,8 @@ function printed() {
   const section = element("printed");
   section.replaceChildren();
   if (view.shown.length > PRINTED_MAX) {
-    section.append(make("p", "note", `The first ${PRINTED_MAX} of ${view.shown.length} lanes are printed; fold or filter to print others.`));
+    const cut = `The first ${PRINTED_MAX} of ${view.shown.length} lanes are printed; fold or filter to print others.`;
+    section.append(make("p", "note", cut));
   }
   const told = new Set();
   const failures = events.filter((event) => {
@@ -15,12 +16,14 @@ function printed() {
     return event.error && !again;
   });
   if (!failures.length) return;
-  section.append(make("h2", null, failures.length > FAILURES_PRINTED ? `The first ${FAILURES_PRINTED} of ${failures.length} failures` : "Failures"));
+  const some = failures.length > FAILURES_PRINTED ? `The first ${FAILURES_PRINTED} of ${failures.length} failures` : "";
+  section.append(make("h2", null, some || "Failures"));
   for (const event of failures.slice(0, FAILURES_PRINTED)) {
     const made = make("article");
     const lane = lanes[laneOfEvent(event.place)];
     made.append(make("h3", null, `#${event.index} ${event.what}: ${lane.name}${event.id ? ` (id ${event.id})` : ""}`));
-    made.append(make("p", "soft", `+${duration(event.at)}${event.attempt ? `, attempt ${event.attempt}` : ""}, run ${runs[event.run].id}`));
+    const attempt = event.attempt ? `, attempt ${event.attempt}` : "";
+    made.append(make("p", "soft", `+${duration(event.at)}${attempt}, run ${runs[event.run].id}`));
     made.append(make("pre", "error", (payload(event.place)?.[0] ?? "").split("\n").slice(-40).join("\n")));
     section.append(made);
   }

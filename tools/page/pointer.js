@@ -66,8 +66,8 @@ function hover(event) {
 }
 
 const STRETCHES = {
-  run: "the run", work: "ran", failed: "failed", backoff: "waited for the next attempt", wait: "waited", pause: "paused",
-  child: "child ran", group: "everything inside",
+  run: "the run", work: "ran", failed: "failed", backoff: "waited for the next attempt", wait: "waited",
+  pause: "paused", child: "child ran", group: "everything inside",
 };
 
 function describe(thing) {
@@ -81,7 +81,8 @@ function describe(thing) {
   const attempt = event?.attempt > 1 || (event && lane.tries > 1) ? `, attempt ${event.attempt}` : "";
   tip.append(make("div", null, `${what}${went}${attempt}`), make("div", "soft", `from +${duration(from)}`));
   if (spans && thing.ended === null && thing.due !== null) tip.append(make("div", "soft", `due ${clock(thing.due)}`));
-  if (event?.summary && thing.stretch !== "backoff") tip.append(make("div", event.error ? "error" : "summary", event.summary));
+  if (!event?.summary || thing.stretch === "backoff") return;
+  tip.append(make("div", event.error ? "error" : "summary", event.summary));
 }
 
 /** Let the line between names and times be dragged. */

@@ -4,6 +4,7 @@ const view = {
   text: "",
   hidden: new Set(), // sorts that are not shown
   failures: false, // only what failed
+  near: false, // only what lies within the time that is shown
   from: 0, // the part of the scale that is shown
   to: 1,
   scale: new Scale(idleShare > IDLE_AT_FIRST),
@@ -25,12 +26,16 @@ function unfoldAtFirst() {
   for (const lane of lanes) lane.unfolded = lane.depth < depth;
 }
 
+/** Whether a lane, with all that is inside, lies outside of the time that is shown, and is hidden for it. */
+const isFar = (lane) => view.near
+  && (view.scale.place(lane.began) > view.to || view.scale.place(endOf(lane)) < view.from);
+
 const isFiltered = () => view.text !== "" || view.hidden.size > 0 || view.failures;
 
 function matches(lane) {
   const sort = sortOf(lane);
   if (sort !== null && view.hidden.has(sort)) return false;
-  if (view.failures && !(lane.mark === "bad" || lane.spans.some((span) => span.stretch === "failed"))) return false;
+  if (view.failures && !hasFailed(lane)) return false;
   if (view.text === "") return sort !== null || view.failures || lane.place === 0;
   return lane.found ??= wordsOf(lane).join("\n").toLowerCase().includes(view.text);
 }
@@ -38,22 +43,29 @@ function matches(lane) {
 const wordsOf = (lane) => [lane.name, lane.id, lane.summary, lane.source, lane.own === null ? "" : runs[lane.own].id,
   ...lane.events.slice(0, 100).map((place) => events[place].summary)];
 
-/** Reckon which lanes are shown. Something inside that fits keeps what is around it; a fitting lane keeps its inside. */
+/** Reckon which lanes are shown. What fits keeps what is around it, and what is inside of it. */
 function reckonShown() {
   view.shown = [];
   if (!isFiltered()) {
-    for (let at = 0; at < lanes.length; at = lanes[at].unfolded ? at + 1 : lanes[at].end) view.shown.push(at);
+    for (let at = 0; at < lanes.length;) {
+      const far = isFar(lanes[at]);
+      if (!far) view.shown.push(at);
+      at = lanes[at].unfolded && !far ? at + 1 : lanes[at].end;
+    }
     return;
   }
   const kept = new Uint8Array(lanes.length);
   const inside = view.text !== "" && !view.failures;
   for (let at = 0; at < lanes.length; at++) {
     const lane = lanes[at];
+    if (isFar(lane)) continue;
     if (matches(lane)) kept[at] = 2;
     else if (inside && lane.parent && kept[lane.parent.place] > 1 && !view.hidden.has(sortOf(lane))) kept[at] = 3;
   }
   for (let at = lanes.length - 1; at >= 0; at--) if (kept[at] && lanes[at].parent) kept[lanes[at].parent.place] ||= 1;
-  for (let at = 0; at < lanes.length; at = lanes[at].unfolded ? at + 1 : lanes[at].end) if (kept[at]) view.shown.push(at);
+  for (let at = 0; at < lanes.length; at = lanes[at].unfolded ? at + 1 : lanes[at].end) {
+    if (kept[at]) view.shown.push(at);
+  }
 }
 
 let unfoldedBefore = null;
@@ -65,9 +77,7 @@ function filterChanged() {
     unfoldedBefore ??= lanes.map((lane) => lane.unfolded);
     if (view.text !== "" || view.failures) {
       for (const lane of lanes) lane.unfolded = false;
-      for (const lane of lanes) {
-        if (matches(lane)) for (let outer = lane.parent; outer && !outer.unfolded; outer = outer.parent) outer.unfolded = true;
-      }
+      lanes.filter(matches).forEach(unfoldAround);
     }
   } else if (unfoldedBefore) {
     lanes.forEach((lane, at) => { lane.unfolded = unfoldedBefore[at]; });
@@ -76,8 +86,13 @@ function filterChanged() {
   reckonShown();
 }
 
+function unfoldAround(lane) {
+  for (let outer = lane.parent; outer && !outer.unfolded; outer = outer.parent) outer.unfolded = true;
+}
+
 /** Make a lane one of those that are shown, whatever is folded or filtered. */
 function reveal(place) {
+  if (isFar(lanes[place])) view.near = false;
   if (isFiltered() && !view.shown.includes(place)) {
     view.text = "";
     view.failures = false;
@@ -97,7 +112,7 @@ const laneOfEvent = (() => {
 
 /** Where to begin: the event one was sent to, or what made the run fail, or its first lane. */
 function firstSelected() {
-  if (data.around !== null && data.around < runs[0].events) return { event: data.around, place: laneOfEvent(data.around) };
+  if (data.around !== null) return { event: data.around, place: laneOfEvent(data.around) };
   if (runs[0].status === "failed") {
     const bad = lanes.filter((lane) => lane.place && lane.mark === "bad" && lane.run === 0);
     if (bad.length) return { event: null, place: bad.at(-1).place };
