@@ -559,6 +559,37 @@ def test_paper(opened: Opener):
     expect(page.locator("#tools")).to_be_hidden()
 
 
+def test_a_history_of_which_nothing_can_be_read(opened: Opener):
+    """A run whose first event is of a later release still has a page, which says so."""
+    page = opened(contents_of(new_run([started(0)], records=[b"\x91\xcd\x27\x0f"])))
+    assert "Event 1 cannot be read, so the rest is not shown" in page.locator("#head .reason").inner_text()
+    lane(page, "fulfil").locator(".name").click()
+    assert "event 1 cannot be read" in page.locator("#details").inner_text()
+    unreadable = attrs.evolve(new_run([started(0)]), events=(b"\x91\xcd\x27\x0f",))
+    page = opened(contents_of(unreadable))
+    assert "Event 0 cannot be read" in page.locator("#head .reason").inner_text()
+    assert names(page) == ["fulfil"]
+
+
+def test_impossible_times(opened: Opener):
+    """Times out of a damaged record, before the beginning or after all ends, are drawn somehow and break nothing."""
+    far = 2**63
+    events = [
+        started(0),
+        ev.StepCompleted(far, "1", "late", b"", 7, 1, 5, CODEC.encode(1)),
+        ev.StepCompleted(-far, "2", "early", b"", 7, 1, 5, CODEC.encode(1)),
+        ev.StepCompleted(BEGAN, "3", "long", b"", 7, 1, 2**64 - 1, CODEC.encode(1)),
+        ev.TimerSet(BEGAN + 5, "4", "sleep", "", b"", 8, 2**64 - 1),
+    ]
+    page = opened(contents_of(new_run(events)))
+    for name in ("late", "early", "long", "sleep"):
+        lane(page, name).locator(".name").click()
+        assert name in page.locator("#details h2").inner_text()
+        page.locator("#chart").press("z")
+        page.locator("#chart").press("0")
+    assert "until 10000-01-01 08:59:59" in page.locator(".waiting").inner_text()  # the last second of 9999, in Tokyo
+
+
 # --- what must not happen ------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ function waitingLine() {
     const span = lane.spans.find((one) => one.ended === null);
     const how = { backoff: `another attempt of ${lane.name}`, work: `${lane.name}, in flight` };
     const until = span?.due > data.stop ? "until" : "overdue since";
-    const due = span?.due ? `, ${until} ${clock(span.due).slice(0, 19)}` : "";
+    const due = span?.due ? `, ${until} ${clock(span.due).slice(0, -4)}` : "";
     const where = lane.run ? ` in ${runs[lane.run].id}` : "";
     const length = duration(data.stop - (span?.began ?? lane.began));
     return `${how[span?.stretch] ?? lane.name}${where} (${length} so far${due})`;

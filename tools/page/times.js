@@ -22,16 +22,19 @@ function duration(us) {
 
 const two = (number) => String(number).padStart(2, "0");
 
+/** The moment of a time on the page; times out of a damaged record are brought into range, as in the terminal. */
+const moment = (at) => new Date(Math.min(Math.max((data.start + at) / 1000, 0), 253402300799000));
+
 /** A time on the page as that of the reader's clock, to the millisecond. */
 function clock(at) {
-  const time = new Date((data.start + at) / 1000);
+  const time = moment(at);
   const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
   return `${day} ${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`
     + `.${String(time.getMilliseconds()).padStart(3, "0")}`;
 }
 
 /** The same in UTC, for those who compare it with logs of elsewhere. */
-const utc = (at) => new Date((data.start + at) / 1000).toISOString();
+const utc = (at) => moment(at).toISOString();
 
 const whole = Math.max(data.stop, 1);
 const endOf = (thing) => (thing.ended === null ? data.stop : thing.ended);
