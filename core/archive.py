@@ -30,7 +30,7 @@ import attrs
 from dalsegno.core.errors import DalsegnoError, DataError
 from dalsegno.core.folders import ArchiveFailed, Folder, open_folder
 from dalsegno.core.history import encode_event
-from dalsegno.core.packing import pack, unpack
+from dalsegno.core.packing import pack
 from dalsegno.core.policies import Archiving
 from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_lines, read_packed
 from dalsegno.core.values.codec import Codec
@@ -106,27 +106,19 @@ class Archive:
         _see_it_is(one, data, one.run_id)
         suffix, packed = pack(data)
         name = name_of(one) + suffix
-        if self._has(one, name):
-            return name
+        there = self._reread(name)
+        if there is not None:
+            if _is(one, there, name):
+                return name
+            self.folder.remove(name)  # it is no good, and some places rename no file over another
         self.folder.write(name, packed)
-        if self._reread(name) != packed:
+        there = self._reread(name)
+        if there != packed and not _is(one, there, name):  # another worker may have written it, too
             raise ArchiveFailed(
                 f"{self.folder.place}/{name} does not hold what was just written to it. The run stays in the store.",
                 place=self.folder.place,
             )
         return name
-
-    def _has(self, one: Exported, name: str) -> bool:
-        """Whether the file is there, whole, and of this run."""
-        there = self._reread(name)
-        if there is None:
-            return False
-        try:
-            _see_it_is(one, unpack(there, name), name)
-        except DataError:
-            self.folder.remove(name)  # some places rename no file over another
-            return False
-        return True
 
     def _reread(self, name: str) -> bytes | None:
         try:
@@ -184,6 +176,14 @@ def _see_it_is(one: Exported, data: bytes, name: str) -> None:
     """Raises `BadHistoryFile` unless reading these bytes gives back this run, equal in everything."""
     if read_lines(data, name) != [one]:
         raise BadHistoryFile(f"{name} does not read back as it was written", path=name, why="changed")
+
+
+def _is(one: Exported, packed: bytes | None, name: str) -> bool:
+    """Whether these bytes are a file of this run, whole."""
+    try:
+        return packed is not None and read_packed(packed, name) == [one]
+    except DataError:
+        return False
 
 
 def sink_for(archive: str | Archiving | None, now_us: Callable[[], int]) -> Callable[[Exported], object] | None:

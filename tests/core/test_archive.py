@@ -92,6 +92,24 @@ def test_two_runs_of_one_name_do_not_meet(archive: Archive):
     assert [archive.read(entry) for entry in archive.find("order-42")] in ([first, second], [second, first])
 
 
+def test_two_workers_that_archive_the_same_run(archive: Archive, monkeypatch: pytest.MonkeyPatch):
+    """Another one's file in the place of one's own is as good, if the same run is in it."""
+    one, write = exported(), type(archive.folder).write
+    other = Archive(archive.folder, lambda: NOW_US + 1)
+
+    def slower(folder: Any, name: str, data: bytes) -> None:
+        write(folder, name, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(archive.folder), "write", write)
+            archive.folder.remove(name)
+            other.put(one)
+
+    monkeypatch.setattr(type(archive.folder), "write", slower)
+    name = archive.put(one)
+    assert [entry.name for entry in archive.entries()] == [name]
+    assert archive.read(archive.entries()[0]) == one
+
+
 class Forgetful(LocalFolder):
     """A disk that acknowledges and does not keep."""
 

@@ -32,6 +32,7 @@ from dalsegno.core.engine import sweeping
 from dalsegno.core.events import RunStarted
 from dalsegno.core.store import Created, NewRun
 from dalsegno.testing.clock import VirtualClock
+from dalsegno.testing.histories import check_store
 from dalsegno.testing.simulation import Simulation
 from tests.core.bygone import left
 
@@ -221,6 +222,7 @@ def test_a_chain_goes_on_without_its_beginning():
         every(simulation, 6, 4 * 10)
         simulation.run()
         assert left(simulation.backend) == {"for-ever#10", "for-ever#11"}
+        assert check_store(simulation.backend) == []
         assert simulation.start(rounds, 0, id="for-ever").run_id == "for-ever#11"
         with pytest.raises(RunConflict, match="another workflow"):
             simulation.start(adds, 0, id="for-ever")
