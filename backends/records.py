@@ -151,7 +151,7 @@ def first_record(new: NewRun, run: int, generation: int) -> RunRecord:
         created_at_us=new.created_at_us,
         digest=new.digest,
         closed_at_us=new.closed_at_us,
-        tags=dict(new.tags),
+        tags=new.tags,
         parent=new.parent,
         epoch=1 if new.owner else 0,
         owner=new.owner,

@@ -106,6 +106,9 @@ class Sent(enum.Enum):
     CLOSED = "closed"
 
 
+NOTHING_PUBLISHED: Mapping[str, bytes] = MappingProxyType({})
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class NewRun:
     """A run to be created, with the first events of its history (one `RunStarted`; a prefix when forked or imported).
@@ -131,7 +134,7 @@ class NewRun:
     on_conflict: OnConflict = "attach"
     status: Status = Status.RUNNING
     closed_at_us: int | None = None
-    published: Mapping[str, bytes] = attrs.field(factory=dict)
+    published: Mapping[str, bytes] = NOTHING_PUBLISHED
     generation: int | None = None
     messages_above: int = 0
 
@@ -175,9 +178,6 @@ class Created:
 
     record: RunRecord
     new: bool
-
-
-NOTHING_PUBLISHED: Mapping[str, bytes] = MappingProxyType({})
 
 
 @attrs.define(slots=True, eq=True)

@@ -56,10 +56,10 @@ def sort(run: LiveRun) -> Answered | None:
         elif not run.stalled and run.interpreter is not None and is_repeatable(arrived):
             foldable.append(arrived)
         else:
-            run.laid_by.append(arrived)
+            run.laid_by = [*run.laid_by, arrived]
     if answered is not None:
-        foldable = run.laid_by + foldable
-        run.laid_by = []
+        foldable = [*run.laid_by, *foldable]
+        run.laid_by = ()
     inputs.extendleft(reversed(foldable))
     return answered
 

@@ -194,7 +194,7 @@ class Arrivals:
             run.paused, act.urgent = False, True
             act.also.status, act.also.reason = Status.RUNNING, ""
             run.happened(RunResumed(self._now()))
-            held, run.held = run.held, []
+            held, run.held = run.held, ()
             self._requests.answer(run, act, held)
             self._requests.settle(run, act)
 

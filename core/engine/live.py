@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from dalsegno.core.engine.bodies import Job
@@ -26,6 +27,9 @@ def put_away(interpreter: Interpreter) -> None:
     """Let go of an interpreter without running any clean-up of the workflow's."""
     if not interpreter.evict():
         STUBBORN.append(interpreter)
+
+
+NO_IDS: frozenset[str] = frozenset()
 
 
 class Also:
@@ -191,12 +195,12 @@ class LiveRun:
         self.interpreter: Interpreter | None = None
         self.activation: Activation | None = None
         self.ahead: Activation | None = None  # a checkpoint on its way to the store, which the run does not wait for;
-        self.laid_by: list[Any] = []  # what has arrived and has to wait for it;
+        self.laid_by: Sequence[Any] = ()  # what has arrived and has to wait for it;
         self.stalled = False  # and whether the run has come to where it must wait
         self.inputs: deque[Any] = deque()
         self.running: dict[str, Job] = {}
-        self.held: list[Waiting] = []
-        self.refused: set[str] = set()
+        self.held: Sequence[Waiting] = ()
+        self.refused = NO_IDS
         self.paused = False
         self.stored_active = False
         self.epoch = self.head = self.seen = 0
@@ -243,7 +247,7 @@ class LiveRun:
         self.drop_code()
         self.first = None
         self.head = self.seen = 0
-        self.held.clear()
+        self.held = ()
 
 
 def is_loaded(run: LiveRun) -> bool:

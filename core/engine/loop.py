@@ -351,7 +351,7 @@ class Loop:
         if refused.why is Refusal.HEAD:
             log.warning("run %s: %s; it is read again", run.number, refused.why.value)
         if refused.why is Refusal.CHILD:
-            run.refused.add(refused.detail)
+            run.refused |= {refused.detail}
         self._take_back(run, act)
         run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
         run.forget()
@@ -413,7 +413,7 @@ class Loop:
         to wait for a checkpoint: then the run is read again behind it, and comes here once more."""
         if run.ahead is not None:
             self._take_back(run, act)
-            run.laid_by[:0] = act.inputs
+            run.laid_by = [*act.inputs, *run.laid_by]
             run.forget()
             run.activation = None
             self._pass_turn(run)

@@ -7,6 +7,7 @@ world: bodies, children and messages are only noted, and are started after the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, SleepUntil, StartChild
@@ -77,7 +78,7 @@ class Requests:
                 self._withdraw(run, act, waiting)
             self.answer(run, act, advance.issued)
 
-    def answer(self, run: LiveRun, act: Activation, asked: list[Waiting]) -> None:
+    def answer(self, run: LiveRun, act: Activation, asked: Sequence[Waiting]) -> None:
         """Answer these, as far as they still wait: an answer may withdraw the next one (a race decided)."""
         interpreter = run.interpreter
         assert interpreter is not None
@@ -102,7 +103,7 @@ class Requests:
         """Note a body to be started, unless it runs already or waits for its next attempt. False if an event was
         folded, after which the code may ask for more."""
         if run.paused:
-            run.held.append(waiting)
+            run.held = [*run.held, waiting]
             return True
         if waiting.id in run.running or waiting.retry_at_us is not None:
             return True
@@ -180,7 +181,7 @@ class Requests:
         if waiting.child_id is not None:
             return  # started before; it reports when it ends
         if run.paused:
-            run.held.append(waiting)
+            run.held = [*run.held, waiting]
             return
         command, record = waiting.command, run.record
         assert isinstance(command, StartChild)

@@ -6,6 +6,7 @@ out, records an event and has it folded. Outcomes hold encoded payloads, ready t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -107,9 +108,9 @@ class Advance:
     cancelled, a step's attempt may be stopped, a child is to be told); `published` maps keys to encoded values.
     """
 
-    issued: list[Waiting]
-    withdrawn: list[Waiting]
-    published: dict[str, bytes]
+    issued: Sequence[Waiting]
+    withdrawn: Sequence[Waiting]
+    published: Mapping[str, bytes]
 
 
 NOTHING_NEW = Advance([], [], {})

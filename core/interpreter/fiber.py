@@ -9,7 +9,7 @@ cancelled once in its life, so that what its `finally` blocks yield runs to its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 from dalsegno.core.commands import Command
@@ -17,6 +17,7 @@ from dalsegno.core.errors import Cancelled, EncodeError, RemoteError, UseError
 from dalsegno.core.interpreter.alien import alien_branch, alien_yield
 from dalsegno.core.interpreter.frames import innermost
 from dalsegno.core.interpreter.machine import Machine, Starter
+from dalsegno.core.interpreter.sparse import NONE, owned
 
 NOTHING: Any = object()
 
@@ -68,7 +69,7 @@ class Fiber:
         self.region = region
         self.node: Any = None
         self.ordinal = 0
-        self.counts: dict[str, int] = {}
+        self.counts: Mapping[str, int] = NONE
         self.ok = True
         self.value: Any = None
         self.started = self.running = self.ready = self.done = False
@@ -86,8 +87,9 @@ class Fiber:
 
     def draw(self, what: str) -> int:
         """How many times `what` was asked for here, counting this one."""
-        self.counts[what] = self.counts.get(what, 0) + 1
-        return self.counts[what]
+        self.counts = counts = owned(self.counts)
+        counts[what] = counts.get(what, 0) + 1
+        return counts[what]
 
     def place(self) -> tuple[str, int]:
         """The source file and line this fiber stands at."""
@@ -202,7 +204,7 @@ def failure_of(error: BaseException) -> BaseException:
 class Seat:
     """The place of one branch in a node of several: the site of a plain command, or the owner of a fiber."""
 
-    __slots__ = ("counts", "ended", "index", "machine", "node", "ok", "owner", "path", "region", "stopped", "value")
+    __slots__ = ("ended", "index", "machine", "node", "ok", "owner", "path", "region", "stopped", "value")
 
     def __init__(self, owner: Any, index: int, path: str, region: Any) -> None:
         self.machine: Machine = owner.machine
@@ -214,7 +216,6 @@ class Seat:
         self.ended = self.stopped = False
         self.ok = False
         self.value: Any = None
-        self.counts: dict[str, int] = {}
 
     def begin(self, branch: Any) -> None:
         """Start the branch. A plain command starts at once; a generator is queued."""

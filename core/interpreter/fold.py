@@ -52,6 +52,7 @@ from dalsegno.core.interpreter.fiber import NOTHING, Fiber, failure_of
 from dalsegno.core.interpreter.issue import promised
 from dalsegno.core.interpreter.machine import Machine
 from dalsegno.core.interpreter.mismatch import describe_call, describe_waiting, mismatch
+from dalsegno.core.interpreter.sparse import owned
 
 Handler = Callable[[Machine, Any], None]
 
@@ -199,7 +200,7 @@ def differ(machine: Machine, event: Event, what: str, yielded: str, waiting: Wai
     error = mismatch(machine, event, what, yielded, waiting)
     if policy == "strict":
         raise error
-    machine.warnings.append(str(error))
+    machine.warnings = [*machine.warnings, str(error)]
 
 
 def end_wait(machine: Machine, waiting: Waiting) -> Waiting:
@@ -329,7 +330,7 @@ def _timer_fired(machine: Machine, event: TimerFired) -> None:
 
 
 def _timer_cancelled(machine: Machine, event: TimerCancelled) -> None:
-    if machine.timers.pop(event.id, None) is None:
+    if owned(machine.timers).pop(event.id, None) is None:
         waiting = machine.waiting.get(event.id)
         raise mismatch(machine, event, "its command still waits" if waiting else "no timer was set for it")
 
@@ -342,8 +343,9 @@ def _signal_received(machine: Machine, event: SignalReceived) -> None:
 
 
 def _promise_kept(machine: Machine, event: Any) -> None:
-    machine.promises.setdefault(event.id, event)
-    group = machine.awaiting.pop(event.id, None)
+    machine.promises = promises = owned(machine.promises)
+    promises.setdefault(event.id, event)
+    group = owned(machine.awaiting).pop(event.id, None)
     if group is None or group.waiting is None:
         return
     waiting = end_wait(machine, group.waiting)
@@ -397,8 +399,9 @@ def _scope_completed(machine: Machine, event: ScopeCompleted) -> None:
 
 
 def _patch_adopted(machine: Machine, event: PatchAdopted) -> None:
-    machine.changes[event.change] = True
-    group = machine.askers.pop(event.change, None)
+    machine.changes = changes = owned(machine.changes)
+    changes[event.change] = True
+    group = owned(machine.askers).pop(event.change, None)
     if group is not None:
         assert group.waiting is not None
         end_wait(machine, group.waiting)

@@ -49,6 +49,7 @@ from dalsegno.core.interpreter.frames import is_suspended_inside_try
 from dalsegno.core.interpreter.issue import STARTERS
 from dalsegno.core.interpreter.machine import Machine
 from dalsegno.core.interpreter.regions import Root
+from dalsegno.core.interpreter.sparse import NONE
 from dalsegno.core.interpreter.tokens import parse_token, secret_of
 from dalsegno.core.interpreter.views import FiberView, view
 from dalsegno.core.values.codec import Codec
@@ -85,11 +86,7 @@ class Interpreter:
         self._machine.root = Root(self._machine)
         self.waiting: dict[str, Waiting] = self._machine.waiting
         """Every command that waits for the outside, by id, in the order they were issued."""
-        self.asked_changes: Mapping[str, object] = self._machine.askers
-        """Changes the code asks about, which no event has answered; `undecided` says more of them."""
-        self.warnings: list[str] = self._machine.warnings
-        """What `arguments="warn"` let pass."""
-        self.stubborn: list[Any] = []
+        self.stubborn: Sequence[Any] = ()
         """Generators that could not be put away; kept alive by whoever keeps this list."""
         self._broken: BaseException | None = None
 
@@ -174,12 +171,22 @@ class Interpreter:
             for waiting in issued:
                 waiting.handed = True
         if withdrawn:
-            machine.withdrawn = []
+            machine.withdrawn = ()
         if published:
-            machine.published = {}
+            machine.published = NONE
         return Advance(issued, withdrawn, published)
 
     # --- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def asked_changes(self) -> Mapping[str, object]:
+        """Changes the code asks about, which no event has answered; `undecided` says more of them."""
+        return self._machine.askers
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What `arguments="warn"` let pass."""
+        return self._machine.warnings
 
     @property
     def outcome(self) -> RunOutcome | None:

@@ -50,6 +50,7 @@ from dalsegno.core.interpreter.asked import Continued
 from dalsegno.core.interpreter.joins import AllNode, FirstNode, MapNode
 from dalsegno.core.interpreter.machine import Machine, Site, Starter, Watchers
 from dalsegno.core.interpreter.regions import ScopeNode, ShieldNode, TaskNode
+from dalsegno.core.interpreter.sparse import owned
 from dalsegno.core.interpreter.tokens import make_token, secret_of
 
 CONTINUE_AFTER_EVENTS = 10_000  # replays in some 50 ms; a fresh history starts in less than one
@@ -80,7 +81,8 @@ def _receive(site: Site, command: Receive[Any]) -> None:
         return
     digest = machine.fingerprint(command.arguments())
     waiting = machine.ask(site, command, id, "receive", command.signal, digest)
-    machine.receivers.setdefault(command.signal, {})[id] = waiting
+    machine.receivers = receivers = owned(machine.receivers)
+    receivers.setdefault(command.signal, {})[id] = waiting
 
 
 def _send(site: Site, command: Send) -> None:
@@ -105,11 +107,13 @@ def _patched(site: Site, command: Patched) -> None:
     machine, change = site.machine, command.change
     known = machine.changes.get(change)
     if known is None and change not in machine.adopted and machine.last_of_code >= machine.count:
-        known = machine.changes[change] = False  # code without this change has been here before
+        machine.changes = changes = owned(machine.changes)
+        known = changes[change] = False  # code without this change has been here before
     if known is not None:
         site.settle(True, known)
         return
-    askers = machine.askers.setdefault(change, Watchers(hold=True))
+    machine.askers = groups = owned(machine.askers)
+    askers = groups.setdefault(change, Watchers(hold=True))
     if askers.waiting is None:
         askers.waiting = machine.ask(site, command, f"patched:{change}", "patched", change, b"")
     askers.add(site, f"patched {change!r}")
@@ -122,7 +126,8 @@ def _callback(site: Site, command: Callback[Any]) -> None:
     if id in machine.promises:
         site.settle(*promised(machine, id, command))
         return
-    group = machine.awaiting.setdefault(id, Watchers())
+    machine.awaiting = awaiting = owned(machine.awaiting)
+    group = awaiting.setdefault(id, Watchers())
     if group.waiting is None:
         group.waiting = machine.ask(site, command, id, "callback", "", b"")
     group.add(site, f"callback {id}")
@@ -217,7 +222,9 @@ def _info(site: Site, command: Info) -> None:
 def _publish(site: Site, command: Publish) -> None:
     if type(command.key) is not str:
         raise BadOption(f"Publish({command.key!r}, …): the key is a string")
-    site.machine.published[command.key] = site.machine.codec.encode(command.value)
+    value = site.machine.codec.encode(command.value)
+    site.machine.published = published = owned(site.machine.published)
+    published[command.key] = value
     site.settle(True, None)
 
 

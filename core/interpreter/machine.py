@@ -22,6 +22,7 @@ from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import Cancelled, EncodeError, RemoteError, TimedOut
 from dalsegno.core.events import CarriedSignal, Event, RunStarted
 from dalsegno.core.interpreter.asked import CancelledOut, Finished, Raised, RunOutcome, Waiting
+from dalsegno.core.interpreter.sparse import NONE, owned
 from dalsegno.core.values.codec import Codec
 
 
@@ -117,14 +118,14 @@ class Machine:
     queue: deque[Any] = attrs.field(factory=deque)
     waiting: dict[str, Waiting] = attrs.field(factory=dict)
     issued: list[Waiting] = attrs.field(factory=list)
-    withdrawn: list[Waiting] = attrs.field(factory=list)
-    published: dict[str, bytes] = attrs.field(factory=dict)
+    withdrawn: Sequence[Waiting] = ()
+    published: Mapping[str, bytes] = NONE
     outcome: RunOutcome | None = None
     closed: bool = False
     now_us: int = 0
     count: int = 0
     cancel_requested: bool = False
-    warnings: list[str] = attrs.field(factory=list)
+    warnings: Sequence[str] = ()
 
     # What is known of the recorded future: the last event that speaks of code having run, changes and scopes.
     last_of_code: int = -1
@@ -132,14 +133,15 @@ class Machine:
     finished_scopes: frozenset[str] = frozenset()
     reserved: frozenset[int] = frozenset()
 
-    receivers: dict[str, dict[str, Waiting]] = attrs.field(factory=dict)
-    signals: dict[str, deque[CarriedSignal]] = attrs.field(factory=dict)
-    timers: dict[str, Waiting] = attrs.field(factory=dict)  # withdrawn, and the history does not say so yet
-    tasks: dict[str, Any] = attrs.field(factory=dict)
-    changes: dict[str, bool] = attrs.field(factory=dict)
-    askers: dict[str, Watchers] = attrs.field(factory=dict)
-    promises: dict[str, Event] = attrs.field(factory=dict)
-    awaiting: dict[str, Watchers] = attrs.field(factory=dict)
+    # Written to by way of `owned`.
+    receivers: Mapping[str, dict[str, Waiting]] = NONE
+    signals: Mapping[str, deque[CarriedSignal]] = NONE
+    timers: Mapping[str, Waiting] = NONE  # withdrawn, and the history does not say so yet
+    tasks: Mapping[str, Any] = NONE
+    changes: Mapping[str, bool] = NONE
+    askers: Mapping[str, Watchers] = NONE
+    promises: Mapping[str, Event] = NONE
+    awaiting: Mapping[str, Watchers] = NONE
 
     # --- fibers ----------------------------------------------------------------------------------------------------
 
@@ -202,13 +204,18 @@ class Machine:
         if waiting.deadline_us is not None:
             self.give_back(waiting)
         elif waiting.handed:
-            self.withdrawn.append(waiting)
+            self.withdraw(waiting)
+
+    def withdraw(self, waiting: Waiting) -> None:
+        """Have the engine told that this is no longer waited for."""
+        self.withdrawn = [*self.withdrawn, waiting]
 
     def give_back(self, waiting: Waiting) -> None:
         """Have a timer cancelled that was set for a command, if one was."""
         if waiting.deadline_us is not None:
-            self.timers[waiting.id] = waiting
-            self.withdrawn.append(waiting)
+            self.timers = timers = owned(self.timers)
+            timers[waiting.id] = waiting
+            self.withdraw(waiting)
 
     def cancel_waiting(self, waiting: Waiting, reason: str) -> None:
         """Cancel a leaf: over at once, except for a child, which is told and has to end first."""
@@ -217,7 +224,7 @@ class Machine:
             if command.options.on_parent_close != "abandon":
                 if not waiting.withdrawn:
                     waiting.withdrawn = True
-                    self.withdrawn.append(waiting)
+                    self.withdraw(waiting)
                 return
         self.drop(waiting)
         waiting.owner.settle(False, Cancelled(reason))
@@ -230,7 +237,8 @@ class Machine:
             return  # a scope that is passed over has received it
         receivers = self.receivers.get(signal.name)
         if not receivers or self.outcome is not None:
-            self.signals.setdefault(signal.name, deque()).append(signal)
+            self.signals = signals = owned(self.signals)
+            signals.setdefault(signal.name, deque()).append(signal)
             return
         waiting = next(iter(receivers.values()))
         value = self.taken(waiting.owner, waiting.command, signal)
@@ -264,7 +272,7 @@ class Machine:
     def finish(self, ok: bool, value: Any, unawaited: tuple[str, ...]) -> None:
         """The root has ended, and so have its tasks. What held them is let go, so that no cycle is left to collect."""
         self.root = None
-        self.tasks.clear()
+        self.tasks = NONE
         if ok:
             try:
                 self.outcome = Finished(self.codec.encode(value), unawaited)

@@ -8,6 +8,7 @@ finished scope can be passed over by a replay as a whole.
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dalsegno.core.commands import Command, Scope, Shield, Spawn, Task
@@ -15,6 +16,7 @@ from dalsegno.core.errors import Cancelled, EncodeError
 from dalsegno.core.interpreter.asked import Waiting
 from dalsegno.core.interpreter.fiber import Fiber, Seat, discard
 from dalsegno.core.interpreter.machine import Machine, Site, Watchers
+from dalsegno.core.interpreter.sparse import NONE, owned
 
 ENDED = "what this task belongs to has ended"
 
@@ -32,8 +34,9 @@ class TaskNode:
         self.enders = Watchers()  # those who cancelled it, and wait for its end
         self.awaited = False
         self.seat = Seat(self, 0, f"{self.id}.1", site.region)
-        self.region.open[self.id] = self
-        self.machine.tasks[self.id] = self
+        self.region.open = inside = owned(self.region.open)
+        self.machine.tasks = tasks = owned(self.machine.tasks)
+        inside[self.id] = tasks[self.id] = self
         self.seat.begin(command.branch)
         site.settle(True, Task(self.id))
 
@@ -41,7 +44,7 @@ class TaskNode:
         """The task has ended: whoever waits for it hears of it, and so does its region."""
         self.watchers.tell(self.answer)
         self.enders.tell(lambda: (True, None))
-        del self.region.open[self.id]
+        del owned(self.region.open)[self.id]
         self.region.task_ended(self)
 
     def answer(self) -> tuple[bool, Any]:
@@ -74,8 +77,8 @@ class Region(abc.ABC):
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.open: dict[str, TaskNode] = {}
-        self.failed: list[TaskNode] = []
+        self.open: Mapping[str, TaskNode] = NONE
+        self.failed: Sequence[TaskNode] = ()
         self.over = self.ended = False
         self.ok = False
         self.value: Any = None
@@ -95,7 +98,7 @@ class Region(abc.ABC):
     def task_ended(self, task: TaskNode) -> None:
         """A task of this region has ended."""
         if not task.seat.ok and not task.was_cancelled():
-            self.failed.append(task)
+            self.failed = [*self.failed, task]
         self.conclude()
 
     def conclude(self) -> None:
