@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -123,17 +124,17 @@ class RemoteFolder:
     """A folder that fsspec knows."""
 
     def __init__(self, url: str) -> None:
-        self.place = url
+        self.place = shown = re.sub(r"(?<=//)([^/:@]*):[^/@]*@", r"\1:…@", url)  # without the password
         try:
             fsspec: Any = importlib.import_module("fsspec.core")
         except ImportError:
-            raise BadOption(f"{url}: a place like this takes fsspec: pip install 'dalsegno[archive]'") from None
+            raise BadOption(f"{shown}: a place like this takes fsspec: pip install 'dalsegno[archive]'") from None
         try:
             self._files, self._root = fsspec.url_to_fs(url)
         except ImportError as error:
-            raise BadOption(f"{url}: {error}") from None
+            raise BadOption(f"{shown}: {error}") from None
         except ValueError as error:
-            raise BadOption(f"{url} names no place that fsspec knows: {error}") from None
+            raise BadOption(f"{shown} names no place that fsspec knows: {error}") from None
         self._root = self._root.rstrip("/")
 
     def write(self, name: str, data: bytes) -> None:

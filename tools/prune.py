@@ -168,7 +168,8 @@ def _tell(sweep: Sweep, policy: Retention, dry: bool, expired: int, shrinks: boo
     word = "would be deleted" if dry else "deleted"
     said = f"{sweep.removed:,} run{'s' * (sweep.removed != 1)} {word}"
     if policy.archive is not None and sweep.removed:
-        said += f", {'after archiving' if dry else 'archived'} in {policy.archive}"
+        place = clean(without_password(str(policy.archive)))
+        said += f", {'after archiving' if dry else 'archived'} in {place}"
     say(said + (f"; --limit {sweep.removed} is reached, there are more" if sweep.more else ""), mark="")
     for why, count in sweep.stays.most_common():
         say(f"{count:,} closed run{'s' * (count != 1)} stay{'s' * (count == 1)}: {why.value}", mark="")

@@ -85,8 +85,8 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
 
 def test_what_has_to_be_installed(monkeypatch: pytest.MonkeyPatch):
     """A URL without fsspec, or without the package of its kind, says what to install; an unknown kind says that."""
-    with pytest.raises(BadOption, match="nowhere"):
-        open_folder("nowhere://bucket/x")
+    with pytest.raises(BadOption, match="^nowhere://ada:…@host/x names no place"):
+        open_folder("nowhere://ada:secret@host/x")
     monkeypatch.setattr(fsspec.core, "url_to_fs", _needs_a_package)
     with pytest.raises(BadOption, match="install s3fs"):
         open_folder("s3://bucket/x")
