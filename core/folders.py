@@ -61,13 +61,14 @@ def open_folder(url: str) -> Folder:
 
 def read_anywhere(location: str) -> bytes:
     """The content of one file, by path or URL. Raises `OSError` for a path, `ArchiveFailed` for a URL."""
-    place, _, name = location.rpartition("/")
     if "://" not in location:
         return Path(location).read_bytes()
+    place, _, name = location.rpartition("/")
+    folder = open_folder(place)
     try:
-        return open_folder(place).read(name)
+        return folder.read(name)
     except FileNotFoundError as error:
-        raise ArchiveFailed(f"{location} is not there", place=place) from error
+        raise ArchiveFailed(f"{folder.place}/{name} is not there", place=folder.place) from error
 
 
 class LocalFolder:

@@ -85,7 +85,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
 
 def test_what_has_to_be_installed(monkeypatch: pytest.MonkeyPatch):
     """A URL without fsspec, or without the package of its kind, says what to install; an unknown kind says that."""
-    with pytest.raises(BadOption, match="^nowhere://ada:…@host/x names no place"):
+    with pytest.raises(BadOption, match=r"^nowhere://ada:…@host/x names no place"):
         open_folder("nowhere://ada:secret@host/x")
     monkeypatch.setattr(fsspec.core, "url_to_fs", _needs_a_package)
     with pytest.raises(BadOption, match="install s3fs"):
