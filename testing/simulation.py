@@ -53,7 +53,8 @@ class Simulation(CarefulEngine):
     `heal()` ends them. `witness` knows which bodies ran. `guard` puts all of it under a determinism guard, "raise",
     "warn" or "collect", until it is closed: `simulation.guard.findings` says what that found, and a workflow that asked
     the machine for something fails, with "raise" (closing raises `NondeterministicCall` should the workflow have
-    swallowed it). Raises `UseError` where another guard is on in the process. `retention` sweeps as time passes.
+    swallowed it). It looks while this simulation is driven, in place of any other guard. `retention` sweeps as time
+    passes.
 
     >>> from datetime import timedelta
     >>> from dalsegno import Receive, Sleep, step, workflow
@@ -245,6 +246,8 @@ class Simulation(CarefulEngine):
 
     def _go_on(self, last_us: int | None) -> bool:
         """Do one thing, or let time pass; false if there is nothing to do, or no time left to do it in."""
+        if self.guard is not None:
+            self.guard.lead()
         due = self._script.pop_due(self.clock.steady_us())
         if due is not None:
             due()

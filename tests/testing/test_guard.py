@@ -333,14 +333,41 @@ def test_replays_are_watched_too():
     assert guard.findings[0].count > 2
 
 
-def test_one_guard_at_a_time():
-    """A second guard is refused, an unknown mode too; after the first has gone, another may come."""
-    with determinism_guard("collect"), pytest.raises(UseError, match="already"), determinism_guard("collect"):
+def test_a_guard_inside_another_takes_its_place():
+    """What the inner one finds, the outer one does not; when the inner one ends, the outer one looks again."""
+    with Simulation([asks_twice, hides]) as simulation, determinism_guard("collect") as outer:
+        simulation.start(hides).result()
+        with determinism_guard("collect") as inner:
+            simulation.start(asks_twice).result()
+        simulation.start(hides).result()
+    assert [(one.workflow, one.count) for one in outer.findings] == [("hides", 2)]
+    assert [(one.workflow, one.count) for one in inner.findings] == [("asks_twice", 2)]
+    assert fiber.watch is None
+
+
+def test_guards_end_in_any_order():
+    """The one that began first may end first; each finds nothing once it has ended, or while another one looks."""
+    first, second = determinism_guard("collect"), determinism_guard("collect")
+    with Simulation([hides]) as simulation:
+        first.__enter__()
+        second.__enter__()
+        first.stop()
+        simulation.start(hides).result()
+        second.stop()
+        simulation.start(hides).result()
+    assert [len(each.findings) for each in (first, second)] == [0, 1]
+    assert fiber.watch is None
+
+
+def test_a_guard_is_on_once():
+    """One that is on cannot be switched on again, but when it has ended; an unknown mode is refused."""
+    guard = determinism_guard("collect")
+    with guard, pytest.raises(UseError, match="on already"), guard:
         pass
+    with guard:
+        assert fiber.watch is not None
     with pytest.raises(BadOption, match="mode='shout'"):
         determinism_guard("shout")  # type: ignore[arg-type]
-    with determinism_guard("collect"):
-        assert fiber.watch is not None
 
 
 def tools_in_use() -> list[Any]:
@@ -397,16 +424,30 @@ def test_a_guarded_simulation_fails_the_run_and_cannot_be_deceived():
     assert fiber.watch is None
 
 
-def test_a_guarded_simulation_that_crashes_leaves_the_next_one_free():
-    """After `crash`, and where opening failed, another simulation may be under guard; two at once may not."""
+def test_each_simulation_has_its_own_guard():
+    """Of two that are driven in turns, each guard finds what its own simulation did; one without has none."""
+    with (
+        determinism_guard("collect") as around,
+        Simulation([asks_twice], guard="collect") as one,
+        Simulation([hides], guard="collect") as other,
+    ):
+        first, second = one.start(asks_twice), other.start(hides)
+        one.run(timeout=0.5)
+        other.run(timeout=0.5)
+        first.result()
+        second.result()
+        assert one.guard is not None
+        assert other.guard is not None
+        assert [(each.workflow, each.count) for each in one.guard.findings] == [("asks_twice", 2)]
+        assert [(each.workflow, each.count) for each in other.guard.findings] == [("hides", 1)]
+    assert around.findings == []
+
+
+def test_a_guarded_simulation_that_crashes_leaves_no_guard():
+    """After `crash`, and where opening failed, nothing is watched any more."""
     with Simulation([asks_twice], guard="collect") as first:
-        store = first.crash()
-        with Simulation([asks_twice], store=store, guard="collect") as second:
-            with pytest.raises(UseError, match="already"):
-                Simulation([asks_twice], guard="warn")
-            second.start(asks_twice).result()
-            assert second.guard is not None
-            assert len(second.guard.findings) == 1
+        first.crash()
+        assert fiber.watch is None
     with pytest.raises(BadOption, match="mode='loud'"):
         Simulation(guard="loud")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
