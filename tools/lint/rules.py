@@ -143,7 +143,7 @@ key = hash(name)  # dalsegno: ignore[identity] a cache of this process; nothing 
 was found, 1 something was, 2 a file could not be read or is not Python.
 
 What source alone cannot tell (a callback handed in, a method of an object made elsewhere) the determinism guard catches
-as it happens: `dalsegno.testing.guard`.
+as it happens: see [Testing](testing.md#nondeterminism-the-guard-and-the-lint).
 
 | rule | finds |
 |---|---|
