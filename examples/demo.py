@@ -28,7 +28,7 @@ from dalsegno.examples import audit
 from dalsegno.examples.audit import Audited
 from dalsegno.examples.audit_measure import packages_of
 from dalsegno.examples.demo_proof import compare
-from dalsegno.examples.demo_show import DemoResult, show, timeline
+from dalsegno.examples.demo_show import DemoResult, printable, show, timeline
 from dalsegno.examples.demo_watch import Demo, Stage, Worker
 
 
@@ -68,7 +68,8 @@ def run_demo(
         stage.folder.mkdir(parents=True)
         demo = Demo(root, stage, client, files, bar)
         demo.note(
-            f"auditing {root}: {files:,} files, seed {seed}, kills planned at {', '.join(f'{s:.0%}' for s in shares)}"
+            f"auditing {printable(str(root))}: {files:,} files, seed {seed}, "
+            f"kills planned at {', '.join(f'{s:.0%}' for s in shares) or 'no time'}"
         )
         for share in shares:
             with Worker(stage, root) as worker:

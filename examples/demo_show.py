@@ -5,6 +5,7 @@ Pure: what is shown is made from histories, ledger lines and the result, and not
 
 from __future__ import annotations
 
+import json as json_text
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -114,15 +115,20 @@ def timeline(began_at: float, histories: Sequence[Sequence[Any]], ledger: Iterab
 def show(result: DemoResult, *, json: bool, console: Console) -> None:
     """Print the result: for people, or as one JSON object."""
     if json:
-        console.print_json(data=result.as_data())
+        console.file.write(json_text.dumps(result.as_data(), indent=2).replace("\x7f", "\\u007f") + "\n")
         return
     console.print()
     console.print(_timeline_table(result, console.width))
     console.print(_proof_panel(result))
     if result.html:
-        console.print(f"Report: [bold]{escape(result.html)}[/]", soft_wrap=True)
+        console.print(f"Report: [bold]{printable(result.html)}[/]", soft_wrap=True)
     look = f"replay show {result.workflow_id} --store {result.store}"
-    console.print(f"Look at the histories yourself: [bold]{escape(look)}[/]", soft_wrap=True)
+    console.print(f"Look at the histories yourself: [bold]{printable(look)}[/]", soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A name of a file or folder for a terminal: nothing in it acts there, and nothing is taken for rich's markup."""
+    return escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in text))
 
 
 def _timeline_table(result: DemoResult, width: int) -> Table:
@@ -138,7 +144,7 @@ def _timeline_table(result: DemoResult, width: int) -> Table:
     for bar in result.bars:
         if bar not in hidden:
             steps = f"{bar.steps:,}" if bar.steps else ""
-            table.add_row(Text(bar.what), steps, f"{bar.end - bar.begin:.2f}", _drawn(bar, result, room))
+            table.add_row(printable(bar.what), steps, f"{bar.end - bar.begin:.2f}", _drawn(bar, result, room))
     if hidden:
         steps = f"{sum(bar.steps for bar in hidden):,}"
         table.add_row(Text(f"{len(hidden)} shorter packages", style="dim"), Text(steps, style="dim"), "", "")

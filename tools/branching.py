@@ -264,7 +264,7 @@ def _summary(found: Rehearsal, kept: Kept) -> Text:
     """How it went, in a sentence or two."""
     came = ", ".join(f"{count} from the {name}" for name, count in found.sources.items() if count)
     came = came.replace("the asked", "you")
-    went = f"A is {kept.record.run_id} ({len(kept.events)} events), B the rehearsal ({len(found.events)})."
+    went = f"A is {clean(kept.record.run_id)} ({len(kept.events)} events), B the rehearsal ({len(found.events)})."
     outcomes = f" After event {found.kept - 1}: {came or 'nothing more was needed'}."
     if found.ended:
         end = words(type(found.events[-1]).__name__)

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dalsegno import Client, Engine, Run, collect
-from dalsegno.core.store import Backend, open_store
+from dalsegno.core.store import Backend, NewRun, open_store
 from dalsegno.tools import operate, replay
 from tests.tools import shop
+from tests.tools.schemas import hold_output
 
 Cli = Callable[..., Result]
 
@@ -70,13 +71,33 @@ def store(url: str) -> Any:
         yield opened
 
 
-def caller(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """A function that calls a command in this process; what is not a known failure comes out of it."""
+@pytest.fixture
+def half(url: str) -> str:
+    """A store with a run whose third event was written by a later release."""
+    with open_store(url) as store:
+        record = store.find("order-2")
+        assert record is not None
+        events = store.history(record.number)
+        broken = NewRun(
+            workflow_id="half-1",
+            workflow="fulfil",
+            events=(*events[:2], b"\x92\xcd\x27\x0f\x01", *events[2:]),
+            created_at_us=record.created_at_us,
+            digest=record.digest,
+        )
+        store.create([broken])
+    return url
+
+
+def caller(program: str, command: click.Command, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """A function that calls a command in this process; what is not a known failure comes out of it, and what it prints
+    with --json is held against its documented form."""
     monkeypatch.delenv("DALSEGNO_STORE", raising=False)
 
     def call(*args: str, code: int = 0, **env: str) -> Result:
         result = CliRunner(env={"COLUMNS": "160"} | env).invoke(command, list(args), catch_exceptions=False)
         assert result.exit_code == code, result.output
+        hold_output(program, args, result.stdout)
         return result
 
     return call
@@ -85,13 +106,13 @@ def caller(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> Cli:
 @pytest.fixture
 def run_replay(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The `replay` command."""
-    return caller(replay.main, monkeypatch)
+    return caller("replay", replay.main, monkeypatch)
 
 
 @pytest.fixture
 def run_dalsegno(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The `dalsegno` command."""
-    return caller(operate.main, monkeypatch)
+    return caller("dalsegno", operate.main, monkeypatch)
 
 
 def everything(store: Backend) -> dict[str, tuple[bytes, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dalsegno.core.store import NewRun, open_store
+from dalsegno.core.store import open_store
 from tests.tools.conftest import Cli, everything
 
 APP = "tests.tools.shop"
@@ -279,24 +279,6 @@ def test_as_a_real_process(url: str, tmp_path: Path):
 
 
 # --- histories that cannot be read to the end ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def half(url: str) -> str:
-    """A store with a run whose third event was written by a later release."""
-    with open_store(url) as store:
-        record = store.find("order-2")
-        assert record is not None
-        events = store.history(record.number)
-        broken = NewRun(
-            workflow_id="half-1",
-            workflow="fulfil",
-            events=(*events[:2], b"\x92\xcd\x27\x0f\x01", *events[2:]),
-            created_at_us=record.created_at_us,
-            digest=record.digest,
-        )
-        store.create([broken])
-    return url
 
 
 def test_half_a_history_is_shown_as_far_as_it_goes(run_replay: Cli, half: str):
