@@ -279,7 +279,7 @@ class SimulatedWorks(Works):
         self.loop.draining = True
         try:
             for _ in range(2):  # a checkpoint that is on its way, and what gathered behind it
-                self.loop.flush_old(everything=True)
+                self.upkeep.flush_old(everything=True)
                 self.committer.retry()
             self.around.backend.release([*self.loop.live], self.around.owner)
         except StoreError:

@@ -296,7 +296,7 @@ class Simulation(CarefulEngine):
         if deadline_us is not None:
             works.loop.expect_timer(deadline_us)
         if works.loop.deferred:
-            works.loop.flush_old()
+            works.upkeep.flush_old()
         return True
 
     def _misbehave(self) -> None:
@@ -305,7 +305,7 @@ class Simulation(CarefulEngine):
         if faults.fires("worker.crash"):
             raise Crash("injected: the process dies between two pieces of work")
         if loop.idle and faults.fires("worker.evict"):
-            loop.put_away(list(loop.idle.values()), STUBBORN)
+            self.works.upkeep.put_away(list(loop.idle.values()), STUBBORN)
         if faults.fires("worker.freeze"):
             self.clock.advance(FREEZE_S * faults.amount("worker.freeze"))
         if faults.fires("clock.jump"):

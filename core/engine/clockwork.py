@@ -13,6 +13,7 @@ from dalsegno.core.engine.live import STUBBORN, LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.suspects import Suspects
+from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.errors import StoreFull
 from dalsegno.core.store import RunRecord, Status
 
@@ -38,9 +39,16 @@ class Clockwork:
     """Fires timers, reads news from other processes, expires attempts, flushes what is old, puts idle runs away."""
 
     def __init__(
-        self, around: Surroundings, loop: Loop, committer: Committer, *, put_away_after: float, live_max: int
+        self,
+        around: Surroundings,
+        loop: Loop,
+        upkeep: Upkeep,
+        committer: Committer,
+        *,
+        put_away_after: float,
+        live_max: int,
     ) -> None:
-        self._around, self._loop, self._committer = around, loop, committer
+        self._around, self._loop, self._upkeep, self._committer = around, loop, upkeep, committer
         self._put_away_after_us, self._live_max = round(put_away_after * 1e6), live_max
         self.suspects = Suspects(around, loop)
         self.sweeper: Sweeps | None = None
@@ -66,19 +74,19 @@ class Clockwork:
 
     def tick(self) -> None:
         """Look at everything once. Cheap in a calm: one read of the store's change counter."""
-        loop = self._loop
+        loop, upkeep = self._loop, self._upkeep
         stalled = self._committer.stalled
         if stalled is not None:
             self._committer.retry()
         if loop.troubled:
-            loop.retry_troubled()
+            upkeep.retry_troubled()
         self._read_news()
-        loop.fire_timers()
-        loop.expire_attempts()
+        upkeep.fire_timers()
+        upkeep.expire_attempts()
         if self.suspects:
             self.suspects.try_next()
         if loop.deferred:
-            loop.flush_old()
+            upkeep.flush_old()
         if loop.idle:
             self._put_away()
         if len(self._committer):
@@ -116,4 +124,4 @@ class Clockwork:
                 break  # the rest has been idle for a shorter time
             chosen.append(run)
         if chosen:
-            self._loop.put_away(chosen, STUBBORN)
+            self._upkeep.put_away(chosen, STUBBORN)

@@ -22,14 +22,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from dalsegno.core.engine import ahead
 from dalsegno.core.engine.arrivals import MAIL, START, Arrivals, Flushed, Input
-from dalsegno.core.engine.bodies import Job, run_body, too_slow
+from dalsegno.core.engine.bodies import Job, run_body
 from dalsegno.core.engine.closing import Closing
 from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
@@ -43,7 +43,7 @@ from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.timeouts import Timeouts
 from dalsegno.core.errors import DecodeError, StoreDamaged, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
-from dalsegno.core.store import Applied, DueTimer, Refusal, Refused, RunRecord, Status
+from dalsegno.core.store import Applied, Refusal, Refused, RunRecord, Status
 
 SHORT_US = 500
 """A body expected to take longer than this does not start while writes wait for its thread."""
@@ -69,7 +69,7 @@ class Loop:
     ) -> None:
         self.around, self.committer = around, committer
         self._codec, self._clock = around.codec, around.clock
-        self._durable, self._bodies, self._special, self._watch = durable, bodies, special, watch
+        self._durable, self.bodies, self._special, self._watch = durable, bodies, special, watch
         self._hurry = hurry
         self.requests = Requests(around)
         self.arrivals = Arrivals(around, self.requests)
@@ -83,7 +83,7 @@ class Loop:
         self.troubled: dict[int, LiveRun] = {}
         self.next_deadline_us: int | None = None
         self._ready: deque[Job] = deque()  # bodies that may start, and are handed to the crew together
-        self._registry = threading.Lock()
+        self.registry = threading.Lock()
         self.timeouts = Timeouts(around.clock)
         self.draining = False
 
@@ -92,12 +92,12 @@ class Loop:
     def adopt(self, record: RunRecord, first: RunStarted | None = None) -> None:
         """Take on a run that was just created or claimed for this engine."""
         self.ends.forget(record.workflow_id)
-        with self._registry:
+        with self.registry:
             run = self.live.get(record.number)
             if run is None:
                 run = self.live[record.number] = LiveRun(record.number, record, first)
         run.stored_active = record.active
-        self._deliver(run, START)
+        self.hand(run, START)
 
     def rejoin(self, record: RunRecord) -> None:
         """Take on a run that is this engine's, unless it is in memory."""
@@ -106,20 +106,21 @@ class Loop:
 
     def deliver(self, number: int, arrived: Input) -> None:
         """Hand something to a run, which is loaded when its turn comes."""
-        with self._registry:  # so that it is not put away between being found and being told
+        with self.registry:  # so that it is not put away between being found and being told
             run = self.live.get(number)
             if run is None:
                 run = self.live[number] = LiveRun(number)
             run.inputs.append(arrived)
         if run.seize():
-            self._queue(run)
+            self.enqueue(run)
 
-    def _deliver(self, run: LiveRun, arrived: Input) -> None:
+    def hand(self, run: LiveRun, arrived: Input) -> None:
+        """Hand something to a run that is in memory."""
         run.inputs.append(arrived)
         if run.seize():
-            self._queue(run)
+            self.enqueue(run)
 
-    def _queue(self, run: LiveRun) -> None:
+    def enqueue(self, run: LiveRun) -> None:
         """Have a run advanced; its turn is taken."""
         self._durable().put((run,), BRIEF_US if is_loaded(run) else UNKNOWN_US)
 
@@ -127,7 +128,7 @@ class Loop:
         """Run a body on this thread, then move its run on: the thread that has the outcome resumes the workflow."""
         committer, run = self.committer, job.run
         if not job.brief and committer.eager and committer.lead():
-            self._bodies().nudge()  # what that freed is for others: this thread is about to be busy
+            self.bodies().nudge()  # what that freed is for others: this thread is about to be busy
         if run.running.get(job.id) is not job:
             return  # cancelled before it began
         job.thread = threading.current_thread()
@@ -139,13 +140,13 @@ class Loop:
         if run.seize():
             self.advance(run)
         # A thread without another job flushes; one that has only the body behind a checkpoint leaves that to others.
-        if job.took_us > SHORT_US or (committer.eager and self._bodies().waiting <= (run.ahead is not None)):
+        if job.took_us > SHORT_US or (committer.eager and self.bodies().waiting <= (run.ahead is not None)):
             committer.lead()
 
     def finished(self, job: Job) -> None:
         """A body that ran elsewhere (event loop, executor) has an outcome."""
         self.pacing.took(job.name, job.took_us)
-        self._deliver(job.run, job)
+        self.hand(job.run, job)
 
     # --- the activation --------------------------------------------------------------------------------------------
 
@@ -240,7 +241,7 @@ class Loop:
         if bodies:
             self._start(run, bodies)
             self.start_ready()
-        self._pass_turn(run)
+        self.pass_turn(run)
 
     def _work_ahead(self, run: LiveRun, act: Activation) -> None:
         """Queue a checkpoint, and start the bodies behind it without waiting for it; see `ahead`."""
@@ -256,7 +257,7 @@ class Loop:
         if run.seize():
             found = ahead.sort(run)
             if found is None or self._settle(run, found):
-                self._pass_turn(run)
+                self.pass_turn(run)
 
     def _catch_up(self, run: LiveRun) -> bool:
         """Look for the answer to a run's checkpoint; false if the run is not to be moved now, its turn given away."""
@@ -265,7 +266,7 @@ class Loop:
             return self._settle(run, answered)
         if run.inputs:
             return True
-        self._pass_turn(run)
+        self.pass_turn(run)
         return False
 
     def _settle(self, run: LiveRun, answered: ahead.Answered) -> bool:
@@ -293,7 +294,7 @@ class Loop:
         its way it is not queued before that has been answered."""
         if run.ahead is not None:
             run.stalled = True
-            self._pass_turn(run)
+            self.pass_turn(run)
             return
         if self.deferred:
             self.deferred.pop(run.number, None)
@@ -314,7 +315,7 @@ class Loop:
                 return
         if act.bodies:
             self._start(run, act.bodies)
-        self._pass_turn(run)
+        self.pass_turn(run)
 
     def _follow(self, run: LiveRun, more: Also, applied: Applied) -> bool:
         """Do what follows from the seldom parts of an applied transition; false if it was the run's last."""
@@ -356,7 +357,7 @@ class Loop:
         run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
         run.forget()
         run.activation = None
-        self._queue(run)  # the turn is still ours; loading puts the mail first
+        self.enqueue(run)  # the turn is still ours; loading puts the mail first
 
     def _is_ours(self, run: LiveRun) -> bool:
         """Whether this engine still holds the run; it may have claimed it twice, and go on with the later lease."""
@@ -387,20 +388,20 @@ class Loop:
             job.brief = expected_us <= SHORT_US
             total_us += expected_us
         if jobs:
-            self._bodies().put(jobs, int(total_us))
+            self.bodies().put(jobs, int(total_us))
 
-    def _pass_turn(self, run: LiveRun) -> None:
+    def pass_turn(self, run: LiveRun) -> None:
         """Give the turn up; if something has arrived meanwhile, queue the run again."""
         if not run.running and not run.inputs and run.activation is None and run.ahead is None:
             run.idle_since_us = self._clock.steady_us()
             self.idle[run.number] = run
         if run.yield_turn():
-            self._queue(run)
+            self.enqueue(run)
 
     def _let_go(self, run: LiveRun) -> None:
         """Forget a run that has ended, is blocked, or is somebody else's. The turn is never given back: what still
         arrives for this object has nobody to go to; a later message makes a new one."""
-        with self._registry:
+        with self.registry:
             if self.live.get(run.number) is run:
                 del self.live[run.number]
         self.idle.pop(run.number, None)
@@ -416,7 +417,7 @@ class Loop:
             run.laid_by = [*act.inputs, *run.laid_by]
             run.forget()
             run.activation = None
-            self._pass_turn(run)
+            self.pass_turn(run)
             return False
         log.warning("run %s is blocked: %s", run.record.run_id if run.record else run.number, reason)
         self.closing.set_aside(run, act, reason)
@@ -444,82 +445,6 @@ class Loop:
         if self.next_deadline_us is None or deadline_us < self.next_deadline_us:
             self.next_deadline_us = deadline_us
             self._hurry(deadline_us)
-
-    # --- time ------------------------------------------------------------------------------------------------------
-
-    def fire_timers(self) -> None:
-        """Deliver every timer that is due; they leave the store with the transitions that record them."""
-        backend, now_us = self.around.backend, self.around.clock.now_us()
-        if self.next_deadline_us is None or self.next_deadline_us > now_us:
-            return
-        # Timers stay in the store until their transition is through, so the tick may meet one twice: folding it a
-        # second time finds nobody waiting.
-        for due in backend.due(now_us):
-            self._due(due)
-        self.next_deadline_us = backend.next_deadline_us()
-
-    def _due(self, due: DueTimer) -> None:
-        run = self.live.get(due.run)
-        if run is not None:
-            act = run.activation
-            if due in list(run.inputs) or (act is not None and due in act.inputs):
-                return
-        self.deliver(due.run, due)
-
-    def expire_attempts(self) -> None:
-        """Give up attempts that took longer than their time-out; their threads are replaced."""
-        for job in self.timeouts.expired():
-            self._expire(job)
-
-    def _expire(self, job: Job) -> None:
-        late = Job(job.run, job.id, job.name, job.fn, job.payload, job.options, job.attempt)
-        late.error, late.took_us = too_slow(job), self.around.clock.steady_us() - job.beat_us
-        job.run.running[job.id] = late  # from here on the old attempt's outcome is nobody's
-        if job.cancel is not None:
-            job.cancel()
-        elif job.thread is not None:
-            self._bodies().replace(job.thread)
-        self._deliver(job.run, late)
-
-    def flush_old(self, *, everything: bool = False) -> None:
-        """Record results that have waited as long as their policy lets them."""
-        now_us = self.around.clock.steady_us()
-        for run in list(self.deferred.values()):
-            act = run.activation
-            if act is None or run.ahead is not None:
-                continue
-            if (everything or self.pacing.is_old(run, act, now_us)) and run.seize():
-                if run.activation is act and run.ahead is None:
-                    self.submit(run, act)
-                else:
-                    self._pass_turn(run)
-
-    def retry_troubled(self) -> None:
-        """Move on the runs that met a store failure."""
-        for run in list(self.troubled.values()):
-            if self.troubled.pop(run.number, None) is not None:
-                self._queue(run)
-
-    def put_away(self, runs: Iterable[LiveRun], stubborn: list[Any]) -> int:
-        """Drop waiting runs from memory; they cost disk only from then on. Answers how many were put away."""
-        count = 0
-        for run in runs:
-            if not run.seize():
-                continue
-            with self._registry:
-                if run.running or run.inputs or run.activation is not None or run.ahead is not None:
-                    gone = False
-                else:
-                    gone = self.live.pop(run.number, None) is run
-                    self.idle.pop(run.number, None)
-            if not gone:
-                self._pass_turn(run)
-                continue
-            count += 1
-            if run.interpreter is not None and not run.interpreter.evict():
-                stubborn.append(run.interpreter)
-            run.interpreter = None
-        return count
 
 
 class Submission(Write):

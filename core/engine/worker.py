@@ -142,7 +142,7 @@ class Worker(Works):
         self._durable.join_all(5)
         try:
             for _ in range(2):  # a checkpoint that is on its way, and what gathered behind it
-                self.loop.flush_old(everything=True)
+                self.upkeep.flush_old(everything=True)
                 self.committer.retry()
             held = [number for number, run in list(self.loop.live.items()) if run.record is not None]
             self.around.backend.release(held, self.around.owner)

@@ -20,6 +20,7 @@ from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entrop
 from dalsegno.core.engine.live import LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.policies import CheckpointPolicy, seconds
 from dalsegno.core.store import Backend, open_store
 from dalsegno.core.values.codec import Codec
@@ -94,8 +95,14 @@ class Works:
             self._closed,
             self.hurry,
         )
+        self.upkeep = Upkeep(self.around, self.loop)
         self.clockwork = Clockwork(
-            self.around, self.loop, self.committer, put_away_after=seconds(put_away_after), live_max=live_max
+            self.around,
+            self.loop,
+            self.upkeep,
+            self.committer,
+            put_away_after=seconds(put_away_after),
+            live_max=live_max,
         )
 
     def open(self) -> None:
