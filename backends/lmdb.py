@@ -54,7 +54,7 @@ class _Transaction:
         self.get: Callable[[bytes], bytes | None] = raw.get
         self.put: Callable[[bytes, bytes], object] = raw.put
         self.delete: Callable[[bytes], object] = raw.delete
-        if self._limit is not None and self._environment.may_be_beyond(self._limit):
+        if self._limit is not None and self._environment.may_be_beyond(raw, self._limit):
             self._refuse_if_full(raw, self._limit)
         return self
 

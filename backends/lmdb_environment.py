@@ -234,15 +234,15 @@ class Environment:
         if self._writes % WRITES_A_READER_CHECK == 0:
             self.raw.reader_check()
 
-    def may_be_beyond(self, limit: float) -> bool:
+    def may_be_beyond(self, raw: lmdb.Transaction[bytes], limit: float) -> bool:
         """Whether the pages in use are to be counted before more is written: that takes a microsecond, which far below
-        a limit is spent only now and then."""
-        return self._used > limit / 2 or self._writes - self._used_at >= WRITES_A_COUNT
+        a limit is spent only now and then, by the number of commits, of whichever process."""
+        return self._used > limit / 2 or raw.id() - self._used_at >= WRITES_A_COUNT
 
     def measure(self, raw: lmdb.Transaction[bytes]) -> int:
         """Count the bytes of the pages in use, as a transaction sees them."""
         used = live_bytes(raw.stat())
-        self._used, self._used_at = used, self._writes
+        self._used, self._used_at = used, raw.id()
         return used
 
     def last_transaction(self) -> int:
