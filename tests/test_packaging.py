@@ -80,12 +80,12 @@ def test_the_sdist_holds_files_where_the_tree_has_links(built: Built):
 
 
 def test_commands_and_backends_are_announced(built: Built):
-    """The wheel names both commands and all three backends, and each name leads to a module that is inside."""
+    """The wheel names both commands and all backends, and each name leads to a module that is inside."""
     (metadata,) = built.site.glob("*.dist-info/entry_points.txt")
     points = ConfigParser()
     points.read(metadata)
     assert set(points["console_scripts"]) == {"dalsegno", "replay"}
-    assert set(points["dalsegno.backends"]) == {"lmdb", "memory", "sqlite"}
+    assert set(points["dalsegno.backends"]) == {"lmdb", "memory", "postgresql", "sqlite"}
     targets = [target for group in points for target in points[group].values()]
     missing = [target for target in targets if not module_file(built.site, target.split(":")[0]).exists()]
     assert missing == []
