@@ -185,5 +185,13 @@ THREADS: Final = Hazard(
     ),
 )
 
-HAZARDS: Final = (CLOCK, SLEEP, CHANCE, UUID, ENVIRONMENT, FILES, NETWORK, PROCESS, THREADS)
+IDENTITY: Final = Hazard(
+    rule="identity",
+    what="an object's `id()` or `hash()`",
+    why="both differ from process to process",
+    instead="a field that names the thing, or `hashlib` for a digest",
+    calls=("id", "hash"),
+)
+
+HAZARDS: Final = (CLOCK, SLEEP, CHANCE, UUID, ENVIRONMENT, FILES, NETWORK, PROCESS, THREADS, IDENTITY)
 """Everything that guard and lint know by name."""

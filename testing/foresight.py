@@ -269,8 +269,8 @@ class Reading:
                 if isinstance(maker, FunctionType) and maker.__code__ in self._suspects.codes:
                     raise Doubt  # threading.Thread
             elif not _is_ours(base):
-                for member in list(vars(base).values()):
-                    for function in _functions_of(member):
+                for name, member in list(vars(base).items()):
+                    for function in _functions_of(member) if name != "__hash__" else ():
                         self._function(function)
 
 

@@ -12,7 +12,7 @@ comparison a fiber.
 
 What it does not see: calls that C code makes of C functions (`map(time.time, …)` apart from its first argument,
 `functools.partial(time.time)`, a `default` in a C type), properties and operators of objects whose class the workflow
-does not name; order of sets, `id` and `hash`, which are no calls of anything. `replay lint` reads the source for those.
+does not name; the order of sets, which is no call of anything. `replay lint` reads the source for those.
 
 It is for tests and for a staging system: one guard looks at a time, at all engines of the process. Measured on
 workflows of steps that do nothing, it costs 1 to 3 % of a simulated step, and of one where a hundred runs share each

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import attrs
 
-from dalsegno.core.determinism import HAZARDS, Hazard
+from dalsegno.core.determinism import HAZARDS, IDENTITY, Hazard
 
 THIRD_PARTY_ROOTS: Final = frozenset({"numpy", "requests", "httpx", "aiohttp", "urllib3", "boto3", "psycopg", "redis"})
 """What they do ends in functions of the standard library, which are known; the source check names them."""
@@ -138,6 +138,18 @@ def applies(suspect: Suspect, frame: FrameType) -> bool:
     if suspect.only_unseeded:
         return names.get("x") is None
     return suspect.owner is None or suspect.owner in (names.get("self"), names.get("cls"))
+
+
+def counts(suspect: Suspect, frame: FrameType) -> bool:
+    """Whether it matters that this frame calls a builtin. What the standard library's own functions call does not, for
+    they are known by their names; `id` and `hash` matter where a workflow asks for them itself, not in a library's
+    table or in the `__hash__` of a class."""
+    if (frame.f_globals.get("__name__") or "").partition(".")[0] in sys.stdlib_module_names:
+        return False
+    code = frame.f_code
+    return suspect.hazard is not IDENTITY or not (
+        code.co_name == "__hash__" or code.co_filename.startswith(("<", *SITE))
+    )
 
 
 def place_in_workflow(frame: FrameType | None) -> Place | None:

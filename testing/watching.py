@@ -26,7 +26,7 @@ from dalsegno.core.commands import Map
 from dalsegno.core.errors import UseError
 from dalsegno.core.interpreter import fiber
 from dalsegno.testing.foresight import Foresight
-from dalsegno.testing.suspects import Place, Suspect, applies, is_watched, place_in_workflow, suspects
+from dalsegno.testing.suspects import Place, Suspect, applies, counts, is_watched, place_in_workflow, suspects
 
 Met = Callable[[Suspect, Place, str], None]
 INSIDE: ContextVar[str] = ContextVar("dalsegno_inside")
@@ -130,9 +130,9 @@ class Profiling:
         return profile
 
     def _builtin(self, frame: FrameType, function: Any) -> None:
-        if (frame.f_globals.get("__name__") or "").partition(".")[0] in sys.stdlib_module_names:
-            return  # what the standard library's own functions use is known by their names
-        self._tell(self._suspects.builtins[function], frame)
+        suspect = self._suspects.builtins[function]
+        if counts(suspect, frame):
+            self._tell(suspect, frame)
 
     def _started(self, frame: FrameType) -> None:
         suspect = self._suspects.codes.get(frame.f_code)
@@ -227,7 +227,9 @@ class Monitoring:
         kind = type(called)
         if kind is BuiltinFunctionType:
             if called in self._suspects.builtins:
-                self._tell(self._suspects.builtins[called], sys._getframe(1))
+                suspect, frame = self._suspects.builtins[called], sys._getframe(1)
+                if counts(suspect, frame):
+                    self._tell(suspect, frame)
         elif kind is FunctionType:
             if id(called.__code__) not in self._followed:
                 self._follow(called)

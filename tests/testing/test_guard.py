@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import inspect
 import logging
@@ -98,6 +99,8 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("process", lambda: subprocess.run(["true"])),
     ("threads", lambda: threading.Thread(target=print, args=("",)).start()),
     ("threads", lambda: ThreadPoolExecutor(1).shutdown()),
+    ("identity", lambda: hash("a")),
+    ("identity", lambda: id(STEADY)),
 ]
 
 
@@ -133,6 +136,23 @@ class Basket:
 
     def __add__(self, other: int) -> float:
         return time.time() + other
+
+
+@attrs.frozen
+class Key:
+    """Something to be kept in a dict, with a hash that was written for it."""
+
+    name: str
+
+
+class Named:
+    """The same by hand."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 def helper() -> Flow[float]:
@@ -247,8 +267,9 @@ def test_what_is_allowed_is_left_alone(caplog: pytest.LogCaptureFixture):
         drawn = rng.random() + rng.randint(1, 6) + random.Random(3).random() + STEADY.random()
         at = yield from Now()
         made = yield from Uuid()
+        copied = copy.deepcopy({Key("a"): [Key("b")]}) | {Named("c"): 1}
         stamp = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(seconds=drawn)
-        return str((at, made, stamp, time.gmtime(0), uuid.UUID(int=3), os.path.join("a", "b")))
+        return str((at, made, stamp, copied, time.gmtime(0), uuid.UUID(int=3), os.path.join("a", "b")))
 
     assert watched(allowed) == []
 

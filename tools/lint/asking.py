@@ -99,13 +99,6 @@ def _annotation(scope: Scope, name: str) -> ast.expr | None:
     return None
 
 
-def identity(code: Code) -> Found:
-    """`id()` and `hash()`."""
-    for node in code.nodes():
-        if isinstance(node, ast.Call) and code.meaning(node.func) in ("id", "hash") and isinstance(node.func, ast.Name):
-            yield node, "identity", f"calls {node.func.id}()"
-
-
 # --- variables of the module ---------------------------------------------------------------------------------------
 
 _MUTABLE: Final = frozenset(

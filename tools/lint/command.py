@@ -8,7 +8,7 @@ from rich.text import Text
 from dalsegno.tools.failures import NO, UNCLEAR, say
 from dalsegno.tools.lint import linting, report
 from dalsegno.tools.lint.rules import RULES
-from dalsegno.tools.options import command_help, json_option, show, show_json
+from dalsegno.tools.options import command_help, json_option, show, show_json, show_long
 
 HELP = command_help(
     "Find nondeterminism in workflow code, with line, reason and remedy.",
@@ -43,7 +43,7 @@ def lint(
     elif json_wanted:
         show_json(report.data(linted))
     else:
-        show(*report.text_report(linted))
+        show_long(*report.text_report(linted))
     for each in linted.unreadable:
         say(f"{each.file}: {each.why}")
     click.get_current_context().exit(UNCLEAR if linted.unreadable else NO if linted.found else 0)

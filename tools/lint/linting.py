@@ -22,14 +22,14 @@ from typing import Final
 import attrs
 
 from dalsegno.core.errors import BadOption
-from dalsegno.tools.lint.asking import global_state, hazards, identity, set_order
+from dalsegno.tools.lint.asking import global_state, hazards, set_order
 from dalsegno.tools.lint.flowing import alien_yield, finally_yield, forgotten_yield, swallowed_cancel
 from dalsegno.tools.lint.reach import workflow_code
 from dalsegno.tools.lint.rules import RULES, Rule
 from dalsegno.tools.lint.sources import Files, Source
 
 CHECKS: Final = (
-    *(hazards, identity, global_state, set_order),
+    *(hazards, global_state, set_order),
     *(forgotten_yield, alien_yield, swallowed_cancel, finally_yield),
 )
 

@@ -40,6 +40,7 @@ _EXAMPLES: Final = {
     "network": ("page = requests.get(url).text", "page = yield from fetch(url)  # a @step"),
     "process": ('subprocess.run(["make"])', "yield from build()  # a @step"),
     "threads": ("both = asyncio.gather(charge(a), charge(b))", "both = yield from All(charge(a), charge(b))"),
+    "identity": ("key = hash(name)", "key = name"),
 }
 
 _ASKED: Final = tuple(
@@ -62,14 +63,6 @@ _WRITTEN: Final = (
         "`sorted(…)` around the set, or a dict or list, which keep their order",
         'for region in {"eu", "us"}:\n    yield from deploy(region)',
         'for region in sorted({"eu", "us"}):\n    yield from deploy(region)',
-    ),
-    Rule(
-        "identity",
-        "Uses `id()` or `hash()`",
-        "both differ from process to process",
-        "a field that names the thing, or `hashlib` for a digest",
-        "key = hash(name)",
-        "key = name",
     ),
     Rule(
         "forgotten-yield",
