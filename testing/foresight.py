@@ -270,8 +270,9 @@ class Reading:
                     raise Doubt  # threading.Thread
             elif not _is_ours(base):
                 for name, member in list(vars(base).items()):
-                    for function in _functions_of(member) if name != "__hash__" else ():
-                        self._function(function)
+                    for function in _functions_of(member):
+                        if name != "__hash__" and not function.__code__.co_filename.startswith("<attrs generated repr"):
+                            self._function(function)  # those two ask for hashes and ids, and mean no harm
 
 
 def _functions_made(code: CodeType, instructions: list[dis.Instruction]) -> frozenset[str]:

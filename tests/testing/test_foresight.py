@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+import attrs
 import pytest
 
 from dalsegno import All, Flow, Receive, SideEffect, Sleep, collect, step, workflow
@@ -58,6 +59,13 @@ class Account:
         return not self.items
 
 
+@attrs.frozen
+class Parcel:
+    """Plain data by attrs, whose generated code asks for ids and hashes."""
+
+    weight: int
+
+
 @workflow
 def ordinary(count: int) -> Flow[str]:
     """What workflows do all day."""
@@ -72,7 +80,7 @@ def ordinary(count: int) -> Flow[str]:
     most = yield from All(*(branch(item) for item in sorted(seen, key=lambda n: -n)))
     name: str = yield from Receive("name", str, timeout=datetime.timedelta(days=1))
     region = yield from SideEffect(lambda: os.environ.get("REGION", ""))
-    account = Account(tuple(most))
+    account = Account(tuple(Parcel(n).weight for n in most))
     if account.is_empty:
         raise ValueError(f"nothing for {name.strip().upper()} in {region}")
     return ", ".join(str(each) for each in account.items)
