@@ -75,6 +75,9 @@ _HARMLESS: Final = (
 _OPAQUE: Final = frozenset({eval, exec, compile, __import__, getattr, globals, locals, vars, breakpoint, input})
 """What is got by these cannot be read from code."""
 
+GENERATED: Final = "<attrs generated"
+"""How the names of files begin whose code attrs has written."""
+
 _MACHINERY: Final = frozenset({"attr", "attrs"})
 """Libraries whose functions in other people's classes only store and compare."""
 
@@ -162,7 +165,7 @@ class Reading:
         made |= _functions_made(code, instructions)
         before: Any = UNKNOWN
         callee = False  # whether the next instruction loads what will be called
-        generated = code.co_filename.startswith("<attrs generated")
+        generated = code.co_filename.startswith(GENERATED)
         for instruction, following in pairwise([*instructions, None]):
             assert instruction is not None
             word, what = instruction.opname, instruction.argval
@@ -271,8 +274,9 @@ class Reading:
             elif not _is_ours(base):
                 for name, member in list(vars(base).items()):
                     for function in _functions_of(member):
-                        if name != "__hash__" and not function.__code__.co_filename.startswith("<attrs generated repr"):
-                            self._function(function)  # those two ask for hashes and ids, and mean no harm
+                        generated = function.__code__.co_filename.startswith(GENERATED)
+                        if name != "__hash__" and not (generated and name == "__repr__"):
+                            self._function(function)  # these two ask for hashes and ids, and mean no harm
 
 
 def _functions_made(code: CodeType, instructions: list[dis.Instruction]) -> frozenset[str]:
