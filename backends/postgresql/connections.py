@@ -26,6 +26,7 @@ import psycopg
 from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.failures import Again, Lost
+from dalsegno.backends.postgresql.listening import Listener
 from dalsegno.backends.postgresql.migrations import migrate
 from dalsegno.backends.postgresql.options import Options
 from dalsegno.backends.postgresql.session import Session
@@ -34,6 +35,7 @@ from dalsegno.core.errors import BadOption, StoreError, StoreInUse, StoreUnusabl
 ENGINE_LOCK_CLASS = 0x64616C73  # "dals"
 ATTEMPTS = 20  # of a transaction that others keep undoing; two in a row are rare
 PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
+FRESH_S = 0.01  # a connection that was used so shortly before is not looked at first: that is a call of the system
 HOLD_PATIENCE_S = 0.3  # a server needs a moment to notice that a process has died, and to give back its lock
 
 T = TypeVar("T")
@@ -49,11 +51,13 @@ class Connections:
         self._closed = threading.Event()
         self._writing = threading.Lock()
         self._writer: Session | None = None
+        self._writer_used = 0.0
         self._owner = ""
         self._lock = threading.Lock()  # over the list of readers
         self._idle: list[Session] = []
         self._room = threading.BoundedSemaphore(options.readers)
         self._schema_oid = 0
+        self._listener: Listener | None = None
 
     def open(self, made_with: str) -> None:
         """Connect for the first time, and see to the tables."""
@@ -76,6 +80,8 @@ class Connections:
         if self._process != os.getpid() or self._closed.is_set():
             return  # in a forked child these are the parent's, and saying goodbye on them would end his sessions
         self._closed.set()
+        if self._listener is not None:
+            self._listener.stop()
         with self._writing:
             writer, self._writer = self._writer, None
             if writer is not None:
@@ -109,11 +115,11 @@ class Connections:
         It is done again where it was certainly undone: another transaction was in the way, or the connection broke
         before anything was sent. Raises `UnknownOutcome` where the connection broke later.
         """
-        self.refuse_if_unusable(True)
+        self.refuse_if_unusable(True)  # before the lock, which in a forked child may never be given back
         with self._writing:
-            deadline = time.monotonic() + self.options.reconnect
+            now = time.monotonic()
             for attempt in range(ATTEMPTS):
-                session = self._ready_writer(deadline)
+                session = self._ready_writer(now)
                 try:
                     return work(session)
                 except Again as error:
@@ -126,9 +132,10 @@ class Connections:
                         raise UnknownOutcome(
                             f"{self.place}: the connection broke ({error}) and the commit may or may not be there"
                         ) from error
-                    if time.monotonic() > deadline:
+                    if time.monotonic() > now + self.options.reconnect:
                         raise StoreUnusable(f"{self.place}: {error}") from error
                 finally:
+                    self._writer_used = now
                     if session.in_transaction:
                         self._drop_writer()
         raise StoreUnusable(f"{self.place}: the connection breaks again and again")
@@ -185,15 +192,17 @@ class Connections:
                     raise
                 pause = min(pause * 2, PAUSE_MAX_S)
 
-    def _ready_writer(self, deadline: float) -> Session:
+    def _ready_writer(self, now: float) -> Session:
         self.refuse_if_unusable(True)
-        if self._writer is not None and self._writer.is_alive():
-            return self._writer
+        writer = self._writer
+        if writer is not None and (now - self._writer_used < FRESH_S or writer.is_alive()):
+            return writer
         self._drop_writer()
+        deadline = now + self.options.reconnect
         while True:
             session = self._connected(deadline)
             try:
-                session.slot = self._slot(session)
+                session.slot, session.channel = self._slot(session), self.channel.encode()
                 if self._owner:
                     self._take_hold(session, self._owner)
                 self._writer = session
@@ -217,6 +226,17 @@ class Connections:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def listen(self, told: Callable[[], object]) -> None:
+        """Have a function called when somebody announces news. Announcements are hints: they may be missed."""
+        self.refuse_if_unusable(False)
+        if self._listener is None:
+            self._listener = Listener(self.channel, self._connect, told)
+
+    @property
+    def channel(self) -> str:
+        """Where news of this store are announced."""
+        return f"dalsegno_{self._schema_oid}"
 
     # --- being the engine ------------------------------------------------------------------------------------------
 

@@ -62,7 +62,11 @@ class Known:
 
 @attrs.define(slots=True)
 class Effects:
-    """What a plan changes. Of a timer, True sets it and False clears it."""
+    """What a plan changes. Of a timer, True sets it and False clears it.
+
+    `announced`: a message came for a run that another engine than the sender's may hold, which is worth a NOTIFY.
+    Within one engine the answer to the commit says the same, and costs no lock over all that announce.
+    """
 
     made: list[Row] = attrs.field(factory=list)
     changed: dict[int, Row] = attrs.field(factory=dict)
@@ -74,6 +78,7 @@ class Effects:
     published: dict[tuple[int, str], bytes] = attrs.field(factory=dict)
     accepted: list[tuple[DedupKey, int, str]] = attrs.field(factory=list)
     last_message: int | None = None
+    announced: bool = False
 
     @property
     def empty(self) -> bool:
@@ -122,6 +127,7 @@ class Plan:
             effects.published[number, name] = value
         if not new.owner and row.status.open:
             self._deliver(row, "wake", "", b"", False, new.created_at_us)
+            self.effects.announced = True
         return row
 
     # --- applying --------------------------------------------------------------------------------------------------
@@ -153,7 +159,8 @@ class Plan:
         created = [one if isinstance(one, Row) else self._create(one)[0] for one in planned.values()]
         if t.continued is not None:
             created.append(self._add(t.continued, row.generation + 1))
-        sent = [number for what, number in map(self.send, t.messages) if what is Sent.ACCEPTED]
+        answers = [self.send(message, row.owner) for message in t.messages]
+        sent = [number for what, number in answers if what is Sent.ACCEPTED]
         return Applied(tuple(one.record for one in created), tuple(dict.fromkeys(sent))) if created or sent else APPLIED
 
     def _advance(self, t: Transition, row: Row, closes: bool) -> None:
@@ -223,8 +230,8 @@ class Plan:
 
     # --- messages --------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message) -> tuple[Sent, int]:
-        """Put a message into an inbox, and say what became of it."""
+    def send(self, message: Message, sender: str = "") -> tuple[Sent, int]:
+        """Put a message into an inbox, and say what became of it. `sender` is the engine it comes from, if any."""
         key = None if message.dedup is None else dedup_key(message)
         if key is not None and key in self._known.accepted:
             return Sent.DUPLICATE, self._known.accepted[key]
@@ -234,6 +241,7 @@ class Plan:
         if not row.status.open:
             return Sent.CLOSED, row.number
         self._deliver(row, message.kind, message.name, message.payload, message.failed, self._at_us)
+        self.effects.announced |= not sender or sender != row.owner
         if key is not None:
             self._known.accepted[key] = row.number
             self.effects.accepted.append((key, row.number, message.dedup or ""))

@@ -33,7 +33,7 @@ Call = tuple[Statement, Sequence[bytes | None]]
 class Session:
     """A connection with its prepared statements. One thread uses it at a time."""
 
-    __slots__ = ("_connection", "_pg", "_place", "_poll", "_prepared", "_wait", "slot")
+    __slots__ = ("_connection", "_pg", "_place", "_poll", "_prepared", "_wait", "channel", "slot")
 
     def __init__(self, options: Options) -> None:
         """Connect. Raises `psycopg.OperationalError`; what it says may name the host and the user, not a password."""
@@ -51,6 +51,7 @@ class Session:
         self._wait.register(self._pg.socket, select.POLLIN)
         self._pg.nonblocking = 1
         self.slot = b""
+        self.channel = b""
         try:
             self._set_up(options)
         except BaseException:

@@ -40,6 +40,8 @@ COMMIT = _statement("commit", "COMMIT")
 ROLLBACK = _statement("rollback", "ROLLBACK")
 TICK = _statement("tick", "UPDATE writers SET commits = commits + 1 WHERE slot = $1::integer")
 
+ANNOUNCE = _statement("announce", "SELECT pg_notify($1::text, '')")
+
 # --- one round trip ------------------------------------------------------------------------------------------------
 
 APPEND_ONE = _statement(

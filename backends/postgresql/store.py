@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -195,6 +195,14 @@ class PostgresqlBackend(Backend):
     def changes(self) -> object:
         """How many commits all writers of this store have made."""
         return self._connections.read(lambda session: session.run(st.CHANGES).get_value(0, 0))
+
+    def listen(self, told: Callable[[], object]) -> None:
+        """Have `told` called, on a thread of the store's, soon after a message came that another engine may wait for.
+
+        A hint, which spares a poller half its pause: announcements are lost with a connection, and `told` is then
+        called once more than needed. What there is to know is in `changes` and `news`.
+        """
+        self._connections.listen(told)
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 

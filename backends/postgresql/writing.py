@@ -136,6 +136,8 @@ def _in_two_trips(
     verdicts = [plan.apply(transition) for transition in transitions]
     sent = [plan.send(message) for message in messages]
     calls = [] if plan.effects.empty else [*calls_of(plan.effects), (st.TICK, (session.slot,))]
+    if plan.effects.announced:
+        calls.append((st.ANNOUNCE, (session.channel,)))
     try:
         session.together([*calls, (st.COMMIT, ())])
     except (Again, StoreError):

@@ -333,3 +333,24 @@ def test_a_long_purge_goes_in_bounded_commits(postgresql: Server, url: str, monk
         assert store.purge([]) == 0
         for table in ("events", "published", "purging"):
             assert behind(postgresql, url, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_news_are_announced(postgresql: Server, url: str):
+    """Who listens is told of a message soon after it came, and to look again after his connection broke; what an engine
+    does to its own runs is not announced."""
+    with opened(url) as store, opened(url) as other:
+        told = threading.Semaphore(0)
+        other.listen(told.release)
+        assert told.acquire(timeout=20)  # it listens
+        run = begin(store, owner="")
+        assert told.acquire(timeout=20)
+        store.send([signal()], 1)
+        assert told.acquire(timeout=20)
+        with postgresql.connect() as connection:
+            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN \"dalsegno_%'"
+            assert connection.execute(ended).fetchall() == [(True,)]
+        assert told.acquire(timeout=20)
+        (mine,) = store.claim([run.number], "me")
+        seqs = tuple(message.seq for message in store.inbox(run.number))
+        apply(store, step(mine, 1, b"e", consumed=seqs, messages=(signal(),)))
+        assert not told.acquire(blocking=False)
