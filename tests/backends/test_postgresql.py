@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -354,3 +356,33 @@ def test_news_are_announced(postgresql: Server, url: str):
         seqs = tuple(message.seq for message in store.inbox(run.number))
         apply(store, step(mine, 1, b"e", consumed=seqs, messages=(signal(),)))
         assert not told.acquire(blocking=False)
+
+
+def test_what_the_guide_asks_can_be_asked(postgresql: Server, url: str):
+    """Every statement of docs/postgresql.md runs as it stands there, and finds something where there is something."""
+    guide = Path(__file__).resolve().parents[2].joinpath("docs/postgresql.md").read_text("utf-8")
+    blocks = re.findall(r"^```sql\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 9
+    with opened(url) as store:
+        begin(store, "order-17", tags={"customer": "Ünal"}, timers=((5, "1"),))
+        store.send([signal("order-17")], 1)
+        begin(store, "child", parent=("order-17", 1, "2"))
+        with postgresql.connect() as connection:
+            connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema_of(url))))
+            for block in blocks:
+                statements = block.replace("dalsegno", schema_of(url)).replace("ROLE ", f"ROLE {schema_of(url)}_")
+                statements = re.sub(r"TO (\w+);", rf"TO {schema_of(url)}_\1;", statements)
+                answer = connection.execute(statements.encode())
+                if "blocked" not in block and "7 days" not in block and "GRANT" not in block:
+                    assert answer.fetchall(), block
+            for role in ("worker", "onlooker"):
+                name = f"{schema_of(url)}_{role}"
+                mine = url.replace("user=postgres", f"user={name}")
+                if role == "worker" and mine != url:
+                    connection.execute(f"ALTER ROLE {name} LOGIN".encode())
+                    with opened(mine) as working:
+                        working.hold("worker")
+                        apply(working, end(begin(working, "mine")))
+                        assert working.purge([working.runs()[0].number]) == 1
+                        assert working.stats()["runs"] == 2
+                connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
