@@ -89,6 +89,16 @@ class Crew(Generic[J]):
     def waiting(self) -> float:
         return len(self._jobs)
 
+    def leave(self) -> None:
+        """The calling thread will be away for a moment: somebody is woken for the jobs that wait, unless somebody else
+        is at hand already, be it only on the way."""
+        if self._jobs:
+            gone = self._away | {threading.current_thread()}
+            with self._lock:
+                at_hand = len(self._threads - gone) - len(self._parked)
+            if at_hand < 1:
+                self._wake(1)
+
     def replace(self, thread: threading.Thread) -> None:
         """Count a thread out that is stuck in a job: another may be started in its place."""
         with self._lock:

@@ -130,8 +130,8 @@ class Worker(Works):
     def _leave_to_others(self) -> None:
         """The thread that leads a flush is about to wait for it: what it has left lying is for others. They are woken
         not before, because they would take the interpreter lock from it and have the flush begin later."""
-        self._steps.nudge()
-        self._durable.nudge()
+        self._steps.leave()
+        self._durable.leave()
 
     def _rest(self) -> None:
         """Let the durable crew finish what has arrived, record what is left, give the runs back."""
