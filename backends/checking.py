@@ -19,6 +19,7 @@ from dalsegno.backends.layout import (
     DEDUP,
     HISTORY,
     INBOX,
+    LEASE,
     META,
     NEWS,
     PUBLISHED,
@@ -74,7 +75,7 @@ class _Checker:
             yield from self._check_part(key)
         elif kind in (BY_ID, BY_STATUS, BY_DEADLINE, NEWS):
             yield from self._check_index(key, body)
-        elif kind not in (META, DEDUP, PURGING):
+        elif kind not in (META, DEDUP, PURGING, LEASE):
             yield self._problem(key, "is of no kind that this release writes")
 
     def _check_run(self, key: bytes, body: bytes) -> Iterator[Problem]:

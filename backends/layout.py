@@ -13,6 +13,7 @@ read: a run's history is one range in order, its inbox another, the timers one r
     t deadline run key           timers by deadline
     n seq                        which run a waiting message belongs to, for the news
     d id digest, key digest      a deduplication key, and the run that accepted it
+    l owner digest               the lease of an engine
     x run                        a purged run with records still to be deleted
     z run index                  a run's history, one event each
 
@@ -36,11 +37,12 @@ FORMAT = 1
 FIRST_GENERATION = 1
 
 META, RUN, HISTORY, INBOX, PUBLISHED, TIMERS_OF = b"m", b"r", b"z", b"i", b"p", b"u"
-BY_ID, BY_STATUS, BY_DEADLINE, NEWS, DEDUP, PURGING = b"w", b"s", b"t", b"n", b"d", b"x"
+BY_ID, BY_STATUS, BY_DEADLINE, NEWS, DEDUP, PURGING, LEASE = b"w", b"s", b"t", b"n", b"d", b"x", b"l"
 
 FORMAT_KEY = META + b"format"
 NEXT_RUN_KEY = META + b"run"
 NEXT_SEQ_KEY = META + b"seq"
+NEXT_LEASE_KEY = META + b"lease"
 
 RUN_BYTES, INDEX_BYTES, SEQ_BYTES = 5, 4, 6
 RUN_MAX, INDEX_MAX, SEQ_MAX = 2**40 - 1, 2**32 - 1, 2**48 - 1
@@ -150,6 +152,10 @@ def dedup_key(workflow_id: str, key: str) -> bytes:
     return dedup_prefix(workflow_id) + blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def lease_key(owner: str) -> bytes:
+    return LEASE + blake2b(owner.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def timer_keys(run: bytes, deadline_us: int, key: str) -> tuple[bytes, bytes, bytes]:
     """The two keys a timer stands under, and the body of both records."""
     text, full = text_bytes(key)
@@ -174,4 +180,5 @@ def describe(key: bytes) -> tuple[str, int | None, int | None]:
     if kind == BY_STATUS and len(key) == 3 + RUN_BYTES:
         return f"status index of run {number(key[3:])} ({key.hex()})", number(key[3:]), None
     names = {BY_ID: "id index", BY_DEADLINE: "timer index", NEWS: "news", DEDUP: "deduplication key", META: "counter"}
+    names[LEASE] = "lease"
     return f"{names.get(kind, 'unknown record')} ({key.hex()})", None, None

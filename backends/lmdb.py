@@ -28,8 +28,8 @@ import lmdb
 from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings
-from dalsegno.backends.lmdb_folder import DATA, EngineLock, flush_folder, locate
-from dalsegno.backends.ordered import OrderedStore
+from dalsegno.backends.lmdb_folder import DATA, FileLock, flush_folder, is_locked, locate, owner_lock
+from dalsegno.backends.shareable import ShareableStore
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreUnusable
 
 MAP_SIZE = 64 << 30  # address space, not disk or memory; halved where a process may not have so much of it
@@ -119,11 +119,12 @@ class _Transaction:
             raise self._environment.failed(error) from error
 
 
-class LmdbBackend(OrderedStore):
+class LmdbBackend(ShareableStore):
     """A store in a folder of the local disk.
 
-    Handles on one folder may be opened as often as you like, in one process and in several; one of them can `hold` it,
-    that is, be its engine.
+    Handles on one folder may be opened as often as you like, in one process and in several. Any number of them can
+    `join`, that is, be engines of it, or one can `hold` it for itself. Each engine locks a file of its own in the
+    folder, so that the others see at once when its process has ended.
     """
 
     survives_reopen: ClassVar[bool] = True
@@ -135,7 +136,8 @@ class LmdbBackend(OrderedStore):
         self._quota = quota
         self.heads = Heads()
         self._closed = False
-        self._engine_lock: EngineLock | None = None
+        self._engine_lock: FileLock | None = None
+        self._joined: dict[str, tuple[FileLock, FileLock]] = {}
 
     @classmethod
     def open(cls, location: str, **options: Any) -> Self:
@@ -178,18 +180,44 @@ class LmdbBackend(OrderedStore):
         if self._engine_lock is not None:
             ENVIRONMENTS.release(self._engine_lock)
             self._engine_lock = None
+        for owner in list(self._joined):
+            self._let_go(owner)
         ENVIRONMENTS.close(self._environment)
 
     def hold(self, owner: str) -> None:
         self._refuse_if_closed(True)
         if self._engine_lock is None:
             self._engine_lock = ENVIRONMENTS.hold(self.folder, owner)
-            # An engine that died between writing a commit and announcing it to readers has left it to the next writer
-            # to do so; without one, this engine would recover from the state before that commit.
-            with self.begin(True):
-                pass
+            self._announce()
         elif self._engine_lock.owner != owner:
             raise BadOption(f"this handle is held by {self._engine_lock.owner!r} already; {owner!r} needs its own")
+
+    def enter(self, owner: str) -> None:
+        self._refuse_if_closed(True)
+        locks = self._joined.get(owner)
+        if locks is not None and locks[1].in_place:
+            return
+        self._let_go(owner)
+        self._joined[owner] = ENVIRONMENTS.join(self.folder, owner)
+        self._announce()
+
+    def depart(self, owner: str) -> None:
+        if owner in self._joined or self.has_ended(owner):
+            owner_lock(self.folder, owner).unlink(missing_ok=True)
+        self._let_go(owner)
+
+    def _let_go(self, owner: str) -> None:
+        for lock in self._joined.pop(owner, ()):
+            ENVIRONMENTS.release(lock)
+
+    def has_ended(self, owner: str) -> bool:
+        return is_locked(owner_lock(self.folder, owner)) is None
+
+    def _announce(self) -> None:
+        """An engine that died between writing a commit and announcing it to readers has left it to the next writer to
+        do so; without one, this engine would recover from the state before that commit."""
+        with self.begin(True):
+            pass
 
     def begin(self, write: bool) -> AbstractContextManager[KeyValueTransaction]:
         self._refuse_if_closed(write)

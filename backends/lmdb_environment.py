@@ -29,7 +29,7 @@ from typing import Any
 import attrs
 import lmdb
 
-from dalsegno.backends.lmdb_folder import DATA, LOCK, EngineLock, check_folder, flush_folder
+from dalsegno.backends.lmdb_folder import DATA, LOCK, FileLock, check_folder, flush_folder, lock_for_many, lock_for_one
 from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreFull, StoreUnusable, UnknownOutcome
 
 LIB_VERSION = (
@@ -376,7 +376,7 @@ class Environments:
         self._locked_for_fork = False
         self._open: dict[tuple[int, int], Environment] = {}
         self._inherited: list[Environment] = []
-        self._engine_locks: set[EngineLock] = set()
+        self._engine_locks: set[FileLock] = set()
         os.register_at_fork(
             before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
         )
@@ -407,14 +407,20 @@ class Environments:
             del self._open[environment.identity]
             environment.close()
 
-    def hold(self, folder: Path, owner: str) -> EngineLock:
+    def hold(self, folder: Path, owner: str) -> FileLock:
         """Take the engine's lock of a folder."""
-        lock = EngineLock(folder, owner)
+        lock = lock_for_one(folder, owner)
         self._engine_locks.add(lock)
         return lock
 
-    def release(self, lock: EngineLock) -> None:
-        """Give back what `hold` answered."""
+    def join(self, folder: Path, owner: str) -> tuple[FileLock, FileLock]:
+        """Take the locks of one of several engines."""
+        locks = lock_for_many(folder, owner)
+        self._engine_locks.update(locks)
+        return locks
+
+    def release(self, lock: FileLock) -> None:
+        """Give back what `hold` or `join` answered."""
         self._engine_locks.discard(lock)
         lock.release()
 
@@ -437,7 +443,7 @@ class Environments:
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        """What was inherited is not ours; the engine's lock would stay with us after the parent's death."""
+        """What was inherited is not ours; the engine's locks would stay with us after the parent's death."""
         self._lock = threading.Lock()
         for environment in self._open.values():
             environment.disown()

@@ -11,7 +11,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dalsegno.core.errors import BadOption, StoreInUse, StoreUnusable
 
 DATA, LOCK, ENGINE_LOCK = "data.mdb", "lock.mdb", "engine.lock"
 _OURS = {DATA, LOCK, ENGINE_LOCK, "lost+found"}
+_OWNER_LOCK = re.compile(r"engine-[0-9a-f]{24}\.lock")
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -74,7 +77,7 @@ def _check_content(folder: Path, read_only: bool) -> bool:
         raise StoreUnusable(f"{folder} is a file, and a store is a folder. Name another path.")
     content = {entry.name for entry in os.scandir(folder)}
     if DATA not in content:
-        foreign = sorted(content - _OURS)
+        foreign = sorted(name for name in content - _OURS if not _OWNER_LOCK.fullmatch(name))
         if foreign:
             raise StoreUnusable(
                 f"{folder} is no store and not empty either (it holds {foreign[0]!r}). Name an empty or a new folder."
@@ -142,29 +145,39 @@ def _link(path: Path) -> str:
         return ""
 
 
-class EngineLock:
-    """The right to be the engine of a store: a lock on a file in its folder, gone with the process that holds it.
+class FileLock:
+    """A lock on a file of the store's folder, gone with the process that holds it.
 
     It is a lock on an open file, not on a process, so that two engines in one process exclude each other too. The
     text in the file is for people; whoever reads it may read that of somebody who is gone.
     """
 
-    def __init__(self, folder: Path, owner: str) -> None:
-        """Raises `StoreInUse`, saying who holds it."""
-        self.owner = owner
-        path = folder / ENGINE_LOCK
+    def __init__(self, path: Path, owner: str, *, alone: bool) -> None:
+        """Raises `BlockingIOError`, with the text in the file, where somebody has it, and `StoreUnusable`."""
+        self.owner, self.path, self.alone = owner, path, alone
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except OSError as error:
             held = error.errno in (errno.EAGAIN, errno.EACCES)
             text = os.read(self._descriptor, 4096) if held else b""
             os.close(self._descriptor)
             if held:
-                raise _in_use(folder, text) from None
+                raise BlockingIOError(errno.EAGAIN, text) from None
             raise StoreUnusable(f"{path} cannot be locked: {error.strerror}") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps({**whereabouts(), "owner": owner}).encode() + b"\n", 0)
+        if alone:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps({**whereabouts(), "owner": owner}).encode() + b"\n", 0)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still the one that others find."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self._descriptor)
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def release(self) -> None:
         """Let go. In a forked child this closes the child's copy and leaves the parent's lock as it is."""
@@ -173,7 +186,64 @@ class EngineLock:
             os.close(descriptor)
 
 
-def _in_use(folder: Path, text: bytes) -> StoreInUse:
+def owner_lock(folder: Path, owner: str) -> Path:
+    """The file that one of several engines has locked as long as its process lives."""
+    return folder / f"engine-{blake2b(owner.encode('utf-8', 'surrogatepass'), digest_size=12).hexdigest()}.lock"
+
+
+def is_locked(path: Path) -> bytes | None:
+    """The text of a file that somebody has locked; None if nobody has, or it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def lock_for_one(folder: Path, owner: str) -> FileLock:
+    """The right to be the only engine of a store. Raises `StoreInUse`, saying who holds it."""
+    try:
+        return FileLock(folder / ENGINE_LOCK, owner, alone=True)
+    except BlockingIOError as error:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if _OWNER_LOCK.fullmatch(entry.name) and (text := is_locked(Path(entry.path))) is not None:
+                beside = "Stop it, or let this one work beside it: without `alone`."
+                raise _in_use(folder, text, beside) from None
+        raise _in_use(folder, error.args[1]) from None
+
+
+def lock_for_many(folder: Path, owner: str) -> tuple[FileLock, FileLock]:
+    """The right to be one of a store's engines, and the sign that this one is alive. Raises `StoreInUse`."""
+    try:
+        many = FileLock(folder / ENGINE_LOCK, owner, alone=False)
+    except BlockingIOError as error:
+        raise _in_use(folder, error.args[1]) from None
+    try:
+        while True:
+            own = FileLock(owner_lock(folder, owner), owner, alone=True)
+            if own.in_place:  # otherwise somebody has removed it between our opening and our locking it
+                return many, own
+            own.release()
+    except BaseException as error:
+        many.release()
+        if isinstance(error, BlockingIOError):
+            raise _in_use(folder, error.args[1]) from None
+        raise
+
+
+ONE_ENGINE = (
+    "One store has one engine: stop that one, or give this one a store of its own. Reading it, and `dalsegno signal`, "
+    "`cancel` and `start`, work beside a running engine."
+)
+
+
+def _in_use(folder: Path, text: bytes, remedy: str = ONE_ENGINE) -> StoreInUse:
     try:
         holder = json.loads(text)
         who = f"process {holder['pid']} on {holder['host']} ({holder['owner']})"
@@ -183,8 +253,7 @@ def _in_use(folder: Path, text: bytes) -> StoreInUse:
     if holder and holder.get("pid_namespace") != here["pid_namespace"]:
         who += ", whose process id counts in another container"
     return StoreInUse(
-        f"{folder} has an engine already: {who}. One store has one engine: stop that one, or give this one a store of "
-        "its own. Reading it, and `dalsegno signal`, `cancel` and `start`, work beside a running engine.",
+        f"{folder} has an engine already: {who}. {remedy}",
         owner=holder.get("owner", ""),
         pid=holder.get("pid"),
         host=holder.get("host", ""),

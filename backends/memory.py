@@ -11,6 +11,7 @@ dict at once and keeps what was there before; unless it commits, that is put bac
 from __future__ import annotations
 
 import threading
+import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Self
 
 from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
-from dalsegno.backends.ordered import OrderedStore
+from dalsegno.backends.shareable import ShareableStore
 from dalsegno.core.errors import BadOption, StoreInUse, StoreUnusable
 
 PIECE_MAX = 1024  # keys; then a piece is halved. Moving 1,024 pointers takes well under a microsecond.
@@ -35,6 +36,7 @@ class _Table:
         self.lock = threading.Lock()
         self.holder: object = None
         self.owner = ""
+        self.joined: dict[str, weakref.ref[MemoryBackend]] = {}  # by which handle each engine came
         self._pieces: list[list[bytes]] = [[]]
         self._firsts: list[bytes] = [b""]  # a lower bound of each piece's keys, ascending
 
@@ -128,7 +130,7 @@ class _Transaction:
         self._before = {}
 
 
-class MemoryBackend(OrderedStore):
+class MemoryBackend(ShareableStore):
     """A store in memory. Each one opened is empty and private; it is gone when nobody refers to it any more.
 
         >>> with MemoryBackend.open() as store:
@@ -168,12 +170,40 @@ class MemoryBackend(OrderedStore):
 
     def hold(self, owner: str) -> None:
         with self._table.lock:
-            if self._table.holder not in (None, self):
+            self._refuse_if_held()
+            living = sorted(one for one in self._table.joined if self._is_open(one))
+            if living:
                 raise StoreInUse(
-                    f"another engine in this process works on this store: {self._table.owner}. Close it first.",
-                    owner=self._table.owner,
+                    f"another engine in this process works on this store: {living[0]}. Close it first, or open this "
+                    "one beside it, without alone=True.",
+                    owner=living[0],
                 )
             self._table.holder, self._table.owner = self, owner
+
+    def enter(self, owner: str) -> None:
+        with self._table.lock:
+            self._refuse_if_held()
+            self._table.joined[owner] = weakref.ref(self)
+
+    def depart(self, owner: str) -> None:
+        with self._table.lock:
+            self._table.joined.pop(owner, None)
+
+    def has_ended(self, owner: str) -> bool:
+        """Whether the handle by which he came is closed or gone."""
+        return not self._is_open(owner)
+
+    def _is_open(self, owner: str) -> bool:
+        handle = self._table.joined.get(owner)
+        store = None if handle is None else handle()
+        return store is not None and not store._closed
+
+    def _refuse_if_held(self) -> None:
+        if self._table.holder not in (None, self):
+            raise StoreInUse(
+                f"another engine in this process works on this store: {self._table.owner}. Close it first.",
+                owner=self._table.owner,
+            )
 
     def begin(self, write: bool) -> AbstractContextManager[KeyValueTransaction]:
         if self._closed:

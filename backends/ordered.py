@@ -50,7 +50,8 @@ class OrderedStore(Backend):
     """A store on an ordered key-value store.
 
     A subclass gives `begin`, `sizes`, `changes`, and `open`, `close` and `hold` of the port; it calls
-    `prepare` once when it has opened. Where commits are numbered, it also gives `serial` and sets `heads`.
+    `prepare` once when it has opened. Where commits are numbered, it also gives `serial` and sets `heads`. One that
+    several engines can work on at a time is a `dalsegno.backends.shareable.ShareableStore`.
     """
 
     heads: Heads | None = None
@@ -220,6 +221,11 @@ class OrderedStore(Backend):
     def record(self, run: int) -> RunRecord | None:
         with self.begin(False) as txn:
             return Batch(txn).record(run)
+
+    def look_up(self, runs: Sequence[int]) -> list[RunRecord]:
+        with self.begin(False) as txn:
+            batch = Batch(txn)
+            return [found for run in runs if (found := batch.intact_record(run)) is not None]
 
     def published(self, run: int) -> dict[str, bytes]:
         if not 0 < run <= layout.RUN_MAX:

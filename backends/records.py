@@ -19,7 +19,7 @@ import msgspec
 
 from dalsegno.backends.layout import describe
 from dalsegno.core.errors import StoreDamaged
-from dalsegno.core.store import MessageKind, NewRun, RunRecord, Status, StoredMessage
+from dalsegno.core.store import Lease, MessageKind, NewRun, RunRecord, Status, StoredMessage
 
 CHECKSUM_BYTES = 4
 GOOD = crc32(struct.pack("<I", crc32(b"any bytes")), crc32(b"any bytes"))
@@ -194,3 +194,19 @@ def pack_published(full_key: bytes, value: bytes) -> bytes:
 def unpack_published(body: bytes) -> tuple[bytes, bytes]:
     end = 4 + int.from_bytes(body[:4], "big")
     return body[4:end], body[end:]
+
+
+# --- leases --------------------------------------------------------------------------------------------------------
+
+_decode_lease = msgspec.msgpack.Decoder(tuple[str, int, int, int]).decode
+
+
+def pack_lease(lease: Lease) -> bytes:
+    """The body of a lease's record."""
+    return _encode((text_for_msgpack(lease.owner), lease.length_us, lease.number, lease.renewed_us))
+
+
+def unpack_lease(body: bytes) -> Lease:
+    """The lease in a record."""
+    owner, length_us, number, renewed_us = _decode_lease(body)
+    return Lease(owner=owner, length_us=length_us, number=number, renewed_us=renewed_us)

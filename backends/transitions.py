@@ -27,6 +27,7 @@ from dalsegno.core.store import (
     APPLIED,
     Applied,
     Created,
+    Lease,
     Message,
     NewRun,
     Refusal,
@@ -93,6 +94,13 @@ class Batch:
         key = RUN + run_bytes(run)
         value = self._get(key)
         return None if value is None else records.unpack_run_record(run, unseal(key, value))
+
+    def intact_record(self, run: int) -> RunRecord | None:
+        """The same, or None where it is damaged."""
+        try:
+            return self.record(run)
+        except StoreDamaged:
+            return None
 
     def find(self, workflow_id: str, generation: int | None = None) -> RunRecord | None:
         """The newest run of an id, or that generation of it. Raises `StoreDamaged`."""
@@ -387,23 +395,39 @@ class Batch:
     # --- holding ---------------------------------------------------------------------------------------------------
 
     def claim(self, number: int, owner: str) -> RunRecord | None:
-        """Give an open run to `owner`. A run whose record is damaged is left where it is, like one that is gone."""
-        try:
-            record = self.record(number)
-        except StoreDamaged:
-            return None
+        """Give an open run to `owner`, unless another one has it whose lease is there. A run whose record is damaged is
+        left where it is, like one that is gone."""
+        record = self.intact_record(number)
         if record is None or not record.status.open:
             return None
-        died = record.active and record.owner not in ("", owner)
+        another = record.owner not in ("", owner)
+        if another and self._get(layout.lease_key(record.owner)) is not None:
+            return None
+        died = record.active and another
         claimed = attrs.evolve(record, epoch=record.epoch + 1, owner=owner, deaths=record.deaths + died)
         self._put_record(claimed, run_bytes(number))
         return claimed
 
     def release(self, number: int, owner: str) -> None:
         """Take a run from `owner`, if it is theirs."""
-        try:
-            record = self.record(number)
-        except StoreDamaged:
-            return
+        record = self.intact_record(number)
         if record is not None and record.owner == owner and record.status.open:
             self._put_record(attrs.evolve(record, owner=""), run_bytes(number))
+
+    # --- leases ----------------------------------------------------------------------------------------------------
+
+    def lease(self, owner: str) -> Lease | None:
+        """The lease of an owner. Raises `StoreDamaged`."""
+        key = layout.lease_key(owner)
+        value = self._get(key)
+        return None if value is None else records.unpack_lease(unseal(key, value))
+
+    def lend(self, owner: str, length_us: int, now_us: int) -> None:
+        """Give an owner a lease, or his lease its next number."""
+        key, number = layout.lease_key(owner), self._next(layout.NEXT_LEASE_KEY)
+        lease = Lease(owner=owner, length_us=length_us, number=number, renewed_us=now_us)
+        self._put(key, seal(key, records.pack_lease(lease)))
+
+    def end_lease(self, owner: str) -> None:
+        """Take an owner's lease from him."""
+        self._txn.delete(layout.lease_key(owner))

@@ -36,7 +36,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import attrs
 
-from dalsegno.core.errors import BadOption, StoreUnusable
+from dalsegno.core.errors import BadOption, StoreDamaged, StoreUnusable
 
 
 class Status(enum.Enum):
@@ -258,6 +258,23 @@ class DueTimer:
     key: str
 
 
+@attrs.frozen(slots=True, kw_only=True)
+class Lease:
+    """That an engine is at work on the store, said anew every few seconds.
+
+    No two clocks are ever compared. `number` is another one after each renewal, and none is given twice: whoever wants
+    to know whether the owner is alive looks again and again, and has waited long enough when the number has stood
+    still for `length_us` of his own steady clock. `renewed_us`, by the owner's clock, is for people. `ended`: the store
+    knows that the owner's process has ended (a lock or a connection of his is gone); nobody need wait then.
+    """
+
+    owner: str
+    length_us: int
+    number: int
+    renewed_us: int
+    ended: bool = False
+
+
 @attrs.frozen(slots=True)
 class Problem:
     """One thing `check` found wrong."""
@@ -279,6 +296,10 @@ class Backend(abc.ABC):
 
     shared: ClassVar[bool] = True
     """Whether other processes can open the same store at the same time."""
+
+    several: ClassVar[bool] = False
+    """Whether several engines can work on it at the same time: it then has its own `join`, `renew`, `leave`, `leases`
+    and `expire`, and `claim` looks at the leases. Those inherited here leave a store to one engine at a time."""
 
     about_to_wait: Callable[[], object] | None = None
     """Set by an engine that wants to hear of it: a store may call it, on the thread of a `commit` or `write`, when all
@@ -306,12 +327,37 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def hold(self, owner: str) -> None:
-        """Become the engine of this store, until `close` or death. Raises `StoreInUse` naming who holds it."""
+        """Become the only engine of this store, until `close` or death. Raises `StoreInUse`, naming who holds it, while
+        somebody does, or has joined and lives."""
+
+    def join(self, owner: str, length_us: int, now_us: int) -> None:
+        """Become one of the engines of this store: `owner` has a lease from now on, also where it had one before.
+        Raises `StoreInUse` while somebody holds the store for himself alone."""
+        self.hold(owner)
+
+    def renew(self, owner: str, now_us: int) -> bool:
+        """Give the owner's lease its next number. False if he has none any more, because somebody let it expire: his
+        runs may have been claimed by others since, and he has to join again."""
+        return True
+
+    def leave(self, owner: str) -> bool:
+        """End the owner's own lease; runs he has not released can be claimed from now on. False if he has none."""
+        return False
+
+    def leases(self) -> list[Lease]:
+        """All leases, by their owners' names. One whose record is damaged is left out."""
+        return []
+
+    def expire(self, lease: Lease) -> bool:
+        """End the lease of somebody else, if its number is still the one that was seen; false if it was renewed or has
+        gone. Whether it has run out is for the caller to know: `claim` takes nothing from whoever has a lease."""
+        return False
 
     @abc.abstractmethod
     def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
-        """Make `owner` the one who may commit to these open runs: epoch + 1 for each. One atomic commit. Runs that
-        are gone or closed are left out. `deaths` grows by one where the run was active and another owner held it."""
+        """Make `owner` the one who may commit to these open runs: epoch + 1 for each. One atomic commit, in which is
+        looked at who has them: runs of another owner who has a lease are left out, and so are those that are gone or
+        closed. `deaths` grows by one where the run was active and another owner had it."""
 
     @abc.abstractmethod
     def release(self, runs: Sequence[int], owner: str) -> None:
@@ -368,6 +414,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def record(self, run: int) -> RunRecord | None:
         """The record of a run."""
+
+    def look_up(self, runs: Sequence[int]) -> list[RunRecord]:
+        """The records of runs, in the order asked for, without those that are gone or damaged."""
+        found = []
+        for run in runs:
+            try:
+                record = self.record(run)
+            except StoreDamaged:
+                continue
+            if record is not None:
+                found.append(record)
+        return found
 
     @abc.abstractmethod
     def published(self, run: int) -> dict[str, bytes]:

@@ -8,16 +8,18 @@ it. There is no pytest in here; a test that does not apply raises `unittest.Skip
             return MyBackend.open(self.somewhere_that_is_empty_for_each_test)
 
 `open_backend` is called once or more in a test and opens the same store each time. What a store cannot do is taken
-from its class (`survives_reopen`, `shared`); override `damage_event` as well to have damage tested.
+from its class (`survives_reopen`, `shared`, `several`); override `damage_event` as well to have damage tested.
 """
 
 from __future__ import annotations
 
 import threading
+from unittest import SkipTest
 
 from dalsegno.core.errors import StoreDamaged, StoreInUse, StoreUnusable
 from dalsegno.core.store import (
     Applied,
+    Backend,
     DueTimer,
     Message,
     MessageKind,
@@ -261,6 +263,96 @@ class BackendContract(RunPromises):
             assert found.owner == ""
             assert found.epoch == run.epoch
             assert store.claim([run.number], "two")[0].deaths == 0
+
+    def test_nobody_takes_the_runs_of_an_owner_with_a_lease(self) -> None:
+        """A claim leaves out what another owner has whose lease is there, takes what is nobody's or its own, and takes
+        the rest when that lease has ended."""
+        with self._several() as store:
+            store.join("one", 5_000_000, 10)
+            kept, free, own = begin(store, "kept", owner="one"), begin(store, "free"), begin(store, "own", owner="two")
+            asked = [kept.number, free.number, own.number]
+            assert [record.number for record in store.claim(asked, "two")] == asked[1:]
+            assert store.record(kept.number) == kept
+            apply(store, step(kept, 1, b"mine"))
+            assert store.leave("one")
+            assert not store.leave("one")
+            (taken,) = store.claim([kept.number], "two")
+            assert (taken.owner, taken.epoch, taken.deaths) == ("two", kept.epoch + 1, 1)
+            assert refused(store, step(kept, 2, b"late")) == Refused(Refusal.EPOCH)
+
+    def test_a_lease_has_another_number_after_each_renewal(self) -> None:
+        """By its number others see that it was renewed; none is given twice, also when somebody joins anew."""
+        with self._several() as store:
+            assert store.leases() == []
+            seen: list[int] = []
+            store.join("two", 7, -5)
+            store.join("one", 5_000_000, 10)
+            for now_us in (20, 30):
+                one, two = store.leases()
+                assert (one.owner, one.length_us, one.ended) == ("one", 5_000_000, False)
+                assert (two.owner, two.length_us, two.renewed_us) == ("two", 7, -5)
+                seen.append(one.number)
+                assert store.renew("one", now_us)
+                assert store.leases()[0].renewed_us == now_us
+            assert store.leave("one")
+            assert not store.renew("one", 40)
+            store.join("one", 5_000_000, 50)
+            assert len({*seen, store.leases()[0].number}) == 3
+
+    def test_a_lease_that_was_renewed_does_not_expire(self) -> None:
+        """`expire` ends a lease only if it still has the number that was seen; its owner then hears of it."""
+        with self._several() as store:
+            store.join("one", 5_000_000, 10)
+            (seen,) = store.leases()
+            assert store.renew("one", 20)
+            assert not store.expire(seen)
+            assert [lease.owner for lease in store.leases()] == ["one"]
+            (seen,) = store.leases()
+            assert store.expire(seen)
+            assert not store.expire(seen)
+            assert store.leases() == []
+            assert not store.renew("one", 30)
+
+    def test_claims_of_many_have_one_winner(self) -> None:
+        """Of several owners with leases who claim the same runs at once, each run goes to one, and to no other."""
+        with self._several() as store:
+            runs = [begin(store, str(n)).number for n in range(20)]
+            won: list[RunRecord] = []
+            owners = [f"owner {n}" for n in range(4)]
+            for owner in owners:
+                store.join(owner, 5_000_000, 10)
+            threads = [threading.Thread(target=lambda me=me: won.extend(store.claim(runs, me))) for me in owners]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(record.number for record in won) == runs
+            assert {record.number: record for record in won} == {r.number: r for r in store.look_up(runs)}
+
+    def test_engines_share_a_store_that_nobody_holds(self) -> None:
+        """Others may join while some have joined; none may while somebody holds it, and nobody can hold it meanwhile.
+        Whose handle is closed is seen to have ended."""
+        with self._several() as store, self.open_backend() as second, self.open_backend() as third:
+            store.join("one", 5_000_000, 10)
+            second.join("two", 5_000_000, 10)
+            with raises(StoreInUse) as caught:
+                third.hold("three")
+            assert getattr(caught[0], "owner", None) in ("one", "two")
+            store.close()
+            assert [(lease.owner, lease.ended) for lease in third.leases()] == [("one", True), ("two", False)]
+            assert third.expire(third.leases()[0])
+            assert second.leave("two")
+            third.hold("three")
+            with raises(StoreInUse) as caught:
+                second.join("two", 5_000_000, 20)
+            assert getattr(caught[0], "owner", None) == "three"
+
+    def _several(self) -> Backend:
+        store = self.open_backend()
+        if not store.several:
+            store.close()
+            raise SkipTest("one engine at a time can work on a store of this kind")
+        return store
 
     def test_one_store_has_one_engine(self) -> None:
         """Only one handle can hold a store; when it is closed, another can."""

@@ -154,6 +154,26 @@ class BackendMachine(RuleBasedStateMachine):
         expected = [record for run in runs if (record := self.model.claim(run, owner)) is not None]
         assert self.store.claim(runs, owner) == expected
 
+    @precondition(lambda self: self.store.several)
+    @rule(owner=st.sampled_from(["one", "two"]), what=st.sampled_from(["join", "renew", "leave", "expire", "too late"]))
+    def lease(self, owner: str, what: str) -> None:
+        """Begin a lease, renew or end it, or let it expire by what was seen of it, perhaps before it was renewed."""
+        has, store, leases = owner in self.model.leases, self.store, self.model.leases
+        if what == "join":
+            store.join(owner, 1000, 7)
+            leases.add(owner)
+        elif what == "renew":
+            assert store.renew(owner, 8) is has
+        elif what == "leave":
+            assert store.leave(owner) is has
+            leases.discard(owner)
+        elif has:
+            (seen,) = (lease for lease in store.leases() if lease.owner == owner)
+            renewed = what == "too late" and store.renew(owner, 9)
+            assert store.expire(seen) is not renewed
+            leases -= set() if renewed else {owner}
+        assert {lease.owner for lease in store.leases()} == leases
+
     @rule(asked=st.lists(places, max_size=3, unique=True), owner=owners)
     def release(self, asked: list[int], owner: str) -> None:
         runs = self._numbers(asked)

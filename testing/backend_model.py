@@ -75,6 +75,7 @@ class Model:
         self.made: list[int] = []
         self.used: dict[tuple[str, str], int] = {}
         self.arrived: list[tuple[int, Waiting]] = []
+        self.leases: set[str] = set()
         self.last_seq = self.above = 0
         self._given: list[int] = []
 
@@ -241,7 +242,10 @@ class Model:
         run = self.runs.get(number)
         if run is None or not run.open:
             return None
-        died = run.record.active and run.record.owner not in ("", owner)
+        another = run.record.owner not in ("", owner)
+        if another and run.record.owner in self.leases:
+            return None
+        died = run.record.active and another
         run.change(epoch=run.record.epoch + 1, owner=owner, deaths=run.record.deaths + died)
         return run.record
 

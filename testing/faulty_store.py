@@ -23,6 +23,7 @@ from dalsegno.core.store import (
     Backend,
     Created,
     DueTimer,
+    Lease,
     Message,
     NewRun,
     Problem,
@@ -54,6 +55,7 @@ class FaultyStore(Backend):
 
     survives_reopen: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    several: ClassVar[bool] = True  # as far as the store inside is
 
     def __init__(
         self,
@@ -125,6 +127,21 @@ class FaultyStore(Backend):
 
     def hold(self, owner: str) -> None:
         self._call("hold", False, lambda: self.inner.hold(self._held_as or owner))
+
+    def join(self, owner: str, length_us: int, now_us: int) -> None:
+        self._call("join", True, lambda: self.inner.join(owner, length_us, now_us))
+
+    def renew(self, owner: str, now_us: int) -> bool:
+        return self._call("renew", True, lambda: self.inner.renew(owner, now_us))
+
+    def leave(self, owner: str) -> bool:
+        return self._call("leave", True, lambda: self.inner.leave(owner))
+
+    def leases(self) -> list[Lease]:
+        return self._call("leases", False, self.inner.leases)
+
+    def expire(self, lease: Lease) -> bool:
+        return self._call("expire", True, lambda: self.inner.expire(lease))
 
     def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
         return self._call("claim", True, lambda: self.inner.claim(runs, owner))
@@ -211,6 +228,9 @@ class FaultyStore(Backend):
 
     def record(self, run: int) -> RunRecord | None:
         return self._call("record", False, lambda: self.inner.record(run))
+
+    def look_up(self, runs: Sequence[int]) -> list[RunRecord]:
+        return self._call("look_up", False, lambda: self.inner.look_up(runs))
 
     def published(self, run: int) -> dict[str, bytes]:
         return self._call("published", False, lambda: self.inner.published(run))
