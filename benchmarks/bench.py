@@ -177,6 +177,23 @@ SCENARIOS = (
         rows=(Row("steps in simulation under the determinism guard", STEPS, STEPS, Target(least_ratio=0.95)),),
     ),
     Scenario(
+        name="postgresql-sequence",
+        measured="postgresql.sequence_on_postgresql",
+        yardstick="postgresql.inserts",
+        against="psycopg alone, a prepared insert per commit",
+        size=1000,
+        rows=(Row("1,000 steps one after another, PostgreSQL", STEPS, STEPS, Target(least_ratio=0.8)),),
+    ),
+    Scenario(
+        name="postgresql-fleet",
+        measured="postgresql.fleet_on_postgresql",
+        yardstick="postgresql.inserts_together",
+        against="bare generators, an insert of lists",
+        size=200,
+        rows=(Row("200 workflows of 20 steps, PostgreSQL, one worker", STEPS, STEPS, Target(20_000)),),
+        quick_size=5,
+    ),
+    Scenario(
         name="import",
         measured="import_time",
         yardstick="bare_interpreter",
