@@ -31,8 +31,8 @@ from dalsegno.tools.options import (
     command_help,
     json_option,
     now_us,
-    show,
     show_json,
+    show_long,
     store_option,
 )
 from dalsegno.tools.rehearsing import Known, Rehearsal, rehearse
@@ -256,7 +256,7 @@ def _show_rehearsal(found: Rehearsal, kept: Kept, codec: Codec, json_wanted: boo
             }
         )
     else:
-        show(*diff_report(comparison, kept.events, found.events), Text(""), _summary(found, kept))
+        show_long(*diff_report(comparison, kept.events, found.events), Text(""), _summary(found, kept))
     click.get_current_context().exit(0 if found.ended else UNCLEAR)
 
 

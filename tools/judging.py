@@ -22,8 +22,8 @@ from dalsegno.tools.options import (
     command_help,
     filter_options,
     json_option,
-    show,
     show_json,
+    show_long,
     store_option,
     watched,
 )
@@ -95,7 +95,7 @@ def verify_runs(
     if json_wanted:
         show_json(reports.verify_data(findings))
     else:
-        show(*reports.verify_report(findings))
+        show_long(*reports.verify_report(findings))
     click.get_current_context().exit(answer(findings))
 
 
@@ -136,5 +136,5 @@ def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | N
     if json_wanted:
         show_json(reports.diff_data(comparison, first.events, second.events))
     else:
-        show(*reports.diff_report(comparison, first.events, second.events))
+        show_long(*reports.diff_report(comparison, first.events, second.events))
     click.get_current_context().exit(NO if comparison.divergences else 0)

@@ -29,8 +29,8 @@ from dalsegno.tools.options import (
     command_help,
     json_option,
     now_us,
-    show,
     show_json,
+    show_long,
     store_option,
     watched,
 )
@@ -185,7 +185,7 @@ def where_runs(workflow: str | None, app: str, store: str | None, json_wanted: b
             "untold": _untold_data(lines),
         })  # fmt: skip
         return
-    show(*where_report(functions, lines))
+    show_long(*where_report(functions, lines))
     warn_untold(lines)
 
 
@@ -215,9 +215,9 @@ def coverage_of_runs(workflow: str | None, since: str | None, app: str, store: s
     if json_wanted:
         show_json(_coverage_data(functions, lines, found))
     elif found is not None:
-        show(*touched_report(found, since or ""))
+        show_long(*touched_report(found, since or ""))
     else:
-        show(*coverage_report(functions, lines))
+        show_long(*coverage_report(functions, lines))
     if not json_wanted:
         warn_untold(lines)
     click.get_current_context().exit(NO if found else 0)

@@ -28,6 +28,7 @@ from dalsegno.examples.demo import run_demo
 from dalsegno.examples.demo_watch import DemoFailed
 from dalsegno.tools.app import App, load_app
 from dalsegno.tools.compact import compact_store
+from dalsegno.tools.completing import SignalName
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.options import (
@@ -238,7 +239,7 @@ def structured(
     ),
 )
 @click.argument("run", type=RunName())
-@click.argument("name", type=Name())
+@click.argument("name", type=SignalName())
 @click.argument("payload", type=Json(), default="null")
 @click.option("--dedup", type=Name(), metavar="KEY", help="A second signal with this key is not delivered again.")
 @app_option(required=False)

@@ -1,10 +1,11 @@
 """What the commands share: options, arguments, how they print, and progress on stderr.
 
 Tables and colours are for people; `--json` prints one JSON document on stdout instead, whose form each command's help
-describes. Anything that takes longer than a second shows a bar, on stderr and only where that is a terminal.
+names and docs/schemas describes. What does not fit on the screen goes through a pager. Anything that takes longer than
+a second shows a bar, on stderr and only where that is a terminal.
 
 Shell completion is click's: `eval "$(_REPLAY_COMPLETE=bash_source replay)"`, and the same with `_DALSEGNO_COMPLETE` and
-`dalsegno`; zsh and fish likewise. Run ids are completed from the store that is meant.
+`dalsegno`; zsh and fish likewise. Run ids and names are completed from the store that is meant.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ def command_help(line: str, example: str, more: str = "") -> str:
 # --- options -------------------------------------------------------------------------------------------------------
 
 
+class AppName(_Type):
+    """A module; a shell completes the path of its file, which is taken as well."""
+
+    name = "module"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
 def store_option(function: F) -> F:
     """`--store URL`."""
     return click.option(
@@ -72,6 +82,7 @@ def app_option(required: bool) -> Callable[[F], F]:
         "--app",
         "app",
         metavar="MODULE[:NAME]",
+        type=AppName(),
         required=required,
         help="The module that defines the workflows and steps.",
     )
@@ -137,7 +148,10 @@ class RunName(Name):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         try:
-            records = _records_of(ctx.params.get("store"))
+            other = (
+                ctx.params.get("other") if param.name == "b" else None
+            )  # of `diff`, whose second run may be elsewhere
+            records = _records_of(other or ctx.params.get("store"))
         except Exception:  # a shell that completes has no use for an error
             return []
         found = {one.workflow_id: one for one in reversed(records) if one.workflow_id.startswith(incomplete)}
@@ -218,6 +232,23 @@ def show(*parts: RenderableType) -> None:
     out = console()
     for part in parts:
         out.print(part)
+
+
+def show_long(*parts: RenderableType) -> None:
+    """Print for people what may be long. On a terminal, what does not fit on the screen goes through a pager: that of
+    `$PAGER`, or else less; `PAGER=cat` turns that off."""
+    out = console()
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        show(*parts)
+        return
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part)
+    text = captured.get()
+    if text.count("\n") < out.height:
+        sys.stdout.write(text)
+    else:
+        click.echo_via_pager(text.removesuffix("\n"))
 
 
 def show_json(data: object) -> None:

@@ -47,15 +47,15 @@ def shared(needs: Sequence[int], room: int) -> list[int]:
 
 
 def _head(frame: Frame, url: str) -> Text:
-    head = Text.assemble((clean(url, 80), "bold"), f"  {clock(frame.at_us)[:19]}  {frame.runs:,} runs")
-    head.append(f"  {size(frame.file_bytes)}")
+    head = Text(f"{clock(frame.at_us)[:19]}  {frame.runs:,} runs", no_wrap=True, overflow="ellipsis")
     if not frame.complete:
-        head.append(f"  ({frame.counted:,} counted so far)", style="yellow")
-    return head
+        head.append(f" ({frame.counted:,} counted so far)", style="yellow")
+    head.append(f"  {size(frame.file_bytes)}  ")
+    return head.append(clean(url, 80), style="bold")
 
 
 def _statuses(frame: Frame) -> Text:
-    line = Text()
+    line = Text(no_wrap=True, overflow="ellipsis")
     for status in Status:
         if count := frame.statuses[status.value]:
             line.append(f"{count:,} {status.value}  ", style=STATUS_STYLES[status])
@@ -70,7 +70,7 @@ def _rates(frame: Frame) -> Text:
     if rates.steps is not None and rates.events is not None:
         said += [f"{per_second(rates.steps)} steps", f"{per_second(rates.events)} events"]
     over = "the last minute" if frame.rates and rates.events is None else duration(round(rates.over_s * 1e6))
-    return Text(f"a second: {', '.join(said)} (over {over})")
+    return Text(f"a second: {', '.join(said)} (over {over})", no_wrap=True, overflow="ellipsis")
 
 
 def per_second(rate: float) -> str:

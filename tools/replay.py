@@ -32,8 +32,8 @@ from dalsegno.tools.options import (
     filter_options,
     json_option,
     now_us,
-    show,
     show_json,
+    show_long,
     store_option,
     watched,
 )
@@ -94,7 +94,7 @@ def list_runs(store: str | None, json_wanted: bool, limit: int, **filters: Any) 
     if json_wanted:
         show_json({"runs": [run_data(record) for record in shown], "more": more})
         return
-    show(runs_table(shown, now))
+    show_long(runs_table(shown, now))
     if more:
         say(f"only the newest {limit} are shown; --limit shows more", mark="")
     elif not shown:
@@ -137,7 +137,7 @@ def show_stats(store: str | None, json_wanted: bool) -> None:
     if json_wanted:
         show_json(reports.stats_data(stats))
     else:
-        show(*reports.stats_report(stats))
+        show_long(*reports.stats_report(stats))
 
 
 @main.command(
@@ -165,7 +165,7 @@ def check_store(store: str | None, json_wanted: bool) -> None:
         found = [{"run": p.run, "event": p.event, "what": p.what, "key": p.key} for p in problems]
         show_json({"runs": len(records), "problems": found, "together": checked.together})
     elif problems:
-        show(problems_table(problems))
+        show_long(problems_table(problems))
         say(f"{len(problems)} problem{'s' * (len(problems) != 1)} in {len(records)} runs", mark="")
     else:
         say(f"{len(records)} runs: every checksum is right and everything fits together", mark="")

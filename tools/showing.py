@@ -23,7 +23,16 @@ from dalsegno.tools.failures import say
 from dalsegno.tools.family import Limits, Member, family
 from dalsegno.tools.forms import payload_form, run_data
 from dalsegno.tools.moving import whole_file
-from dalsegno.tools.options import RunName, app_option, command_help, json_option, now_us, show, show_json, store_option
+from dalsegno.tools.options import (
+    RunName,
+    app_option,
+    command_help,
+    json_option,
+    now_us,
+    show_json,
+    show_long,
+    store_option,
+)
 from dalsegno.tools.page.contents import Contents
 from dalsegno.tools.page.document import document
 from dalsegno.tools.render import payload_lines, row_data, run_head
@@ -91,10 +100,8 @@ def show_run(
     if json_wanted:
         show_json(family_data(root, codec, payloads))
         return
-    show(run_head(root.record, len(root.kept.records), root.published, codec), drawing_of(root, codec))
-    if payloads:
-        for member in root.all():
-            show(*payload_lines(member.line.rows, codec))
+    below = [line for member in root.all() for line in payload_lines(member.line.rows, codec)] if payloads else []
+    show_long(run_head(root.record, len(root.kept.records), root.published, codec), drawing_of(root, codec), *below)
     _tell_what_is_missing(root, levels)
 
 

@@ -13,7 +13,6 @@ from typing import Final
 
 import attrs
 import click
-from click.shell_completion import CompletionItem
 
 from dalsegno.core.errors import BadOption, DalsegnoError
 from dalsegno.core.store import RunRecord
@@ -21,11 +20,11 @@ from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import load_app
 from dalsegno.tools.bounded import shown
 from dalsegno.tools.choosing import reading
+from dalsegno.tools.completing import EventKind, StepName
 from dalsegno.tools.conditions import Condition
 from dalsegno.tools.drawing import Drawing
 from dalsegno.tools.failures import say
 from dalsegno.tools.options import (
-    Name,
     RunName,
     app_option,
     command_help,
@@ -35,9 +34,9 @@ from dalsegno.tools.options import (
     show_json,
     store_option,
 )
-from dalsegno.tools.seeking import KINDS, to_condition, to_kind, to_line, to_name, to_text
+from dalsegno.tools.seeking import to_condition, to_kind, to_line, to_name, to_text
 from dalsegno.tools.standpoint import panels, point_data
-from dalsegno.tools.stores import find_run, open_for_reading, read_run, store_url
+from dalsegno.tools.stores import find_run, read_run
 from dalsegno.tools.timeline import Timeline, timeline
 from dalsegno.tools.walking import Walk, uncollected
 
@@ -165,31 +164,6 @@ def answer(session: Session, word: str, rest: str) -> None:
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
-
-
-class EventKind(Name):
-    """A kind of event. Completed from all there are."""
-
-    name = "kind"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(kind) for kind in KINDS if kind.lower().startswith(incomplete.lower())]
-
-
-class StepName(Name):
-    """A name in a run's history. Completed from that run."""
-
-    name = "name"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        run = ctx.params.get("run") or next(iter(ctx.args), "")  # click leaves it there: an option lacks its value
-        try:
-            with open_for_reading(store_url(ctx.params.get("store"))) as opened:
-                rows = timeline(read_run(opened, find_run(opened, run)).events).rows
-        except Exception:  # a shell that completes has no use for an error
-            return []
-        names = {row.name for row in rows if row.id and row.name.isprintable()}
-        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 def session_of(run: str, app: str, store: str | None) -> Session:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +13,8 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from dalsegno.tools import operate, replay
+from dalsegno.tools.completing import EventKind, SignalName, StepName
+from dalsegno.tools.options import AppName, RunName, WorkflowName
 
 GROUPS = {"replay": replay.main, "dalsegno": operate.main}
 
@@ -28,9 +32,12 @@ ALL = [pytest.param(*found, id=f"{found[0]} {found[1]}") for found in commands()
 
 def test_the_commands_of_the_contract_are_there():
     """What the contract lists exists."""
-    assert set(replay.main.commands) >= {"ls", "show", "verify", "diff", "export", "import", "stats", "check"}
-    assert set(operate.main.commands) >= {
-        "worker", "start", "signal", "cancel", "terminate", "pause", "resume", "demo"
+    assert set(replay.main.commands) == {
+        "ls", "show", "verify", "step", "debug", "diff", "fork", "export", "import", "stats", "check", "prune", "lint",
+        "why", "where", "coverage", "top",
+    }  # fmt: skip
+    assert set(operate.main.commands) == {
+        "worker", "start", "signal", "cancel", "terminate", "pause", "resume", "complete", "fail", "compact", "demo",
     }  # fmt: skip
 
 
@@ -68,6 +75,43 @@ def completions(program: str, *words: str) -> list[str]:
     """What a shell would propose for the last word."""
     completer = BashComplete(GROUPS[program], {}, program, f"_{program.upper()}_COMPLETE")
     return [item.value for item in completer.get_completions(list(words[:-1]), words[-1])]
+
+
+PROPOSED = {
+    "run": RunName, "runs": RunName, "a": RunName, "b": RunName, "workflow": WorkflowName, "app": AppName,
+    ("step", "s"): StepName, ("step", "e"): EventKind, ("signal", "name"): SignalName,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "name", "command"), ALL)
+def test_what_can_be_completed_is(program: str, name: str, command: click.Command):
+    """Whatever names a run, a workflow, a step, a signal or an app has a type that proposes names for it."""
+    for param in command.params:
+        wanted = PROPOSED.get((name, param.name or ""), PROPOSED.get(param.name or ""))
+        assert wanted is None or isinstance(param.type, wanted), f"{program} {name} {param.name}"
+        metavar = param.make_metavar(click.Context(command)) if param.name != "help" else ""
+        assert "RUN" not in metavar or isinstance(param.type, RunName)
+
+
+@pytest.mark.parametrize(("program", "name", "command"), ALL)
+def test_run_ids_are_completed_by_every_command(program: str, name: str, command: click.Command, url: str):
+    """Each command that takes a run proposes those of the store that is meant."""
+    if any(isinstance(param.type, RunName) for param in command.params):
+        assert completions(program, name, "--store", url, "order-") == ["order-3", "order-2", "order-1"]
+    if any(param.opts == ["--workflow"] for param in command.params):
+        assert completions(program, name, "--store", url, "--workflow", "n") == ["nap"]
+
+
+def test_names_of_a_run_are_completed(url: str, folder: Path, tmp_path: Path):
+    """Steps and kinds of events, signals that runs of the workflow have received, and the other store of a diff."""
+    assert completions("replay", "step", "order-1", "--store", url, "--step", "") == ["charge", "ship"]
+    assert completions("dalsegno", "signal", "--store", url, "order-3", "") == ["approval", "unasked"]
+    assert completions("dalsegno", "signal", "--store", url, "nobody", "") == []
+    shutil.copytree(folder, tmp_path / "other")
+    options = ("--store", "lmdb:/nowhere", "--other", f"lmdb:{tmp_path}/other")
+    assert completions("replay", "diff", *options, "order-1", "nap") == ["nap-1"]
+    assert completions("dalsegno", "start", "--store", url, "ful") == ["fulfil"]
+    assert completions("replay", "verify", "--app", "tests/to") == ["tests/to"]  # the shell's own, of files
 
 
 def test_run_ids_are_completed_from_the_store(url: str, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from contextlib import redirect_stderr
 from itertools import count
@@ -12,6 +13,8 @@ import pytest
 from dalsegno.core.store import Status
 from dalsegno.tools import options
 from dalsegno.tools.options import busy, console, statuses, watched
+from tests.tools.conftest import Cli
+from tests.tools.test_stepping import Terminal as RealTerminal
 
 
 class Terminal(io.StringIO):
@@ -77,3 +80,35 @@ def test_the_console(monkeypatch: pytest.MonkeyPatch):
     assert console().color_system is None
     monkeypatch.setenv("COLUMNS", "70")
     assert console().width == 70
+
+
+LONG = (["ls"], ["show", "order-1"], ["diff", "order-1", "order-3"], ["stats"], ["where", "--app", "tests.tools.shop"])
+
+
+@pytest.mark.parametrize("words", LONG, ids=lambda words: words[0])
+def test_a_pager_for_what_is_longer_than_the_screen(words: list[str], url: str):
+    """On a terminal, what does not fit goes through $PAGER; what does fit is just printed."""
+    command = [sys.executable, "-m", "dalsegno.tools.replay", *words, "--store", url]
+    for lines, paged in (("4", True), ("60", False)):
+        terminal = RealTerminal(*command, LINES=lines, PAGER="sed s/^/PAGED:/")
+        terminal.to_the_end()
+        terminal.end()
+        assert ("PAGED:" in terminal.raw) is paged, terminal.raw
+
+
+def test_no_pager_without_a_terminal(run_replay: Cli, url: str, monkeypatch: pytest.MonkeyPatch):
+    """In a pipe nothing waits for a key."""
+    monkeypatch.setenv("PAGER", "false")
+    assert "order-1" in run_replay("ls", "--store", url, COLUMNS="160", LINES="3").stdout
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="the program less is not installed")
+def test_less_shows_colours(url: str):
+    """Without $PAGER it is less, with colours, and leaving it early is no error."""
+    command = [sys.executable, "-m", "dalsegno.tools.replay", "ls", "--store", url]
+    terminal = RealTerminal(*command, LINES="4", PAGER="", LESS="")
+    terminal.until("both-1/2")
+    terminal.type("q")
+    terminal.to_the_end()
+    assert terminal.end() == 0
+    assert "\x1b[32mcompleted" in terminal.raw

@@ -184,9 +184,9 @@ def test_completion(url: str):
 class Terminal:
     """A program in a pseudo-terminal, talked to as a person would."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, **env: str) -> None:
         self.master, slave = pty.openpty()
-        env = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40", "PYTHONPATH": str(ROOT)}
+        env = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40", "PYTHONPATH": str(ROOT)} | env
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT)
         os.close(slave)
         self.unread = self.raw = ""

@@ -27,7 +27,7 @@ def test_one_frame(run_replay: Cli, url: str):
     """Without a terminal, or with --once, one frame is printed: counts, rates, workflows, who waits."""
     for options in ([], ["--once"]):
         shown = run_replay("top", "--store", url, *options).stdout
-        assert f"{url}  " in shown
+        assert url[:79] in shown
         assert "8 runs" in shown
         assert "2 running  5 completed  1 failed" in shown
         assert "(over the last minute)" in shown
