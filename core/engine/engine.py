@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar, Self, Unpack
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, Unpack
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.client import Client
 from dalsegno.core.engine.clockwork import Sweeps
-from dalsegno.core.engine.committer import Committer, Request
+from dalsegno.core.engine.committer import Committer, Request, Write
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
@@ -94,8 +94,9 @@ class Engine(Client):
     def _create(self, prepared: Sequence[tuple[NewRun, RunStarted]]) -> list[Created]:
         self._check_open()
         pending = Pending(len(prepared))
+        submit = self._worker.committer.submit
         for at, (new, first) in enumerate(prepared):
-            self._worker.committer.submit(Request(new, partial(self._made, pending, at, first), pending.failed))
+            submit(Creation(self._made, pending, at, new, first))
         return self._answers(pending)
 
     def _answers(self, pending: Pending) -> list[Any]:
@@ -183,6 +184,29 @@ class Engine(Client):
         if run.ended and not ended.done():
             ended.set_result(None)
         return True
+
+
+class Creation(Write):
+    """A run to be created, for a caller who waits. Thousands of them are made at once, so that each is one object."""
+
+    __slots__ = ("_at", "_first", "_made", "_pending")
+
+    def __init__(
+        self,
+        made: Callable[[Pending, int, RunStarted, Created], None],
+        pending: Pending,
+        at: int,
+        new: NewRun,
+        first: RunStarted,
+    ) -> None:
+        super().__init__(new)
+        self._made, self._pending, self._at, self._first = made, pending, at, first
+
+    def done(self, answer: Created) -> None:
+        self._made(self._pending, self._at, self._first, answer)
+
+    def failed(self, error: Exception) -> None:
+        self._pending.failed(error)
 
 
 class Pending:

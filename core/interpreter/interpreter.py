@@ -80,9 +80,7 @@ class Interpreter:
 
     def __init__(self, definition: WorkflowDefinition[Any, Any], codec: Codec) -> None:
         bare = attrs.evolve(codec, layers=()) if codec.layers else codec
-        self._machine = Machine(
-            definition, codec, bare, STARTERS, contextvars.copy_context(), bare.digest(bare.encode_call((), {}))
-        )
+        self._machine = Machine(definition, codec, bare, STARTERS, contextvars.copy_context())
         self._machine.root = Root(self._machine)
         self.waiting: dict[str, Waiting] = self._machine.waiting
         """Every command that waits for the outside, by id, in the order they were issued."""
@@ -275,6 +273,9 @@ def look_ahead(machine: Machine, events: Sequence[Event], skip_scopes: bool) -> 
     """Learn from the whole history what a replay has to know before it gets there: how far code has been, which changes
     were adopted, and which scopes have ended."""
     last = len(events) - 1
+    if last == 0:
+        machine.last_of_code = 0
+        return
     while last >= 0 and isinstance(events[last], BESIDE_CODE):
         last -= 1
     machine.last_of_code = last

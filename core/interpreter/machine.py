@@ -111,7 +111,6 @@ class Machine:
     bare: Codec  # the codec without layers: fingerprints have to be the same each time, and encryption is not
     starters: Mapping[type[Command[Any]], Starter]
     context: contextvars.Context
-    no_arguments: bytes
 
     info: RunStarted | None = None
     root: Any = None
@@ -160,7 +159,7 @@ class Machine:
 
     def fingerprint(self, arguments: tuple[Any, ...]) -> bytes:
         """The digest of a command's arguments. Raises `EncodeError` for what cannot be stored."""
-        return self.bare.digest(self.bare.encode_call(arguments, {})) if arguments else self.no_arguments
+        return self.bare.digest(self.bare.encode_call(arguments, {}))
 
     def call(self, command: Any) -> tuple[bytes, bytes]:
         """Payload and digest of a step's or workflow's arguments."""
