@@ -178,7 +178,7 @@ class Connections:
         try:
             return Session(self.options)
         except psycopg.Error as error:
-            raise StoreUnusable(f"{self.place}: {str(error).strip()}") from error
+            raise StoreUnusable(f"{self.place}: {' '.join(str(error).split())}") from error
 
     def _connected(self, deadline: float) -> Session:
         """A new connection, tried for until the deadline, with pauses that grow and differ from others'."""

@@ -13,7 +13,8 @@ from hypothesis import settings
 from psycopg import sql
 
 from dalsegno.backends.postgresql import PostgresqlBackend
-from dalsegno.core.errors import BadOption, StoreDamaged, StoreUnusable
+from dalsegno.backends.postgresql.planning import Plan
+from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreUnusable, UnknownOutcome
 from dalsegno.core.store import Applied, Backend, Refusal, Refused, Sent, Status, Transition, open_store
 from dalsegno.testing.backend_contract import BackendContract
 from dalsegno.testing.backend_machine import BackendMachine
@@ -319,6 +320,72 @@ def test_handles_that_lock_the_same_runs_do_not_wait_for_each_other_for_ever(url
         for thread in threads:
             thread.join()
         assert sum(len(store.inbox(run.number)) for run in store.runs()) == 15 * (6 + 6 + 9)
+
+
+def test_messages_find_the_newest_run_while_it_continues_as_new(url: str):
+    """Whoever sends to an id whose run is just being followed by the next generation reaches one of the two, and no
+    message is lost or told that there is nobody."""
+    with opened(url) as store:
+        run, closed = begin(store), threading.Event()
+        answers: list[Sent] = []
+
+        def send() -> None:
+            with opened(url) as mine:
+                while not closed.is_set():
+                    answers.extend(sent for sent, _ in mine.send([signal()], 1))
+
+        threads = [threading.Thread(target=send) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        taken, generations = 0, 0
+        while generations < 40:
+            seqs = tuple(message.seq for message in store.inbox(run.number))
+            closing = end(run, seen=max(seqs, default=0), consumed=seqs, status=Status.CONTINUED, continued=new_run())
+            (verdict,) = store.commit([closing])
+            if isinstance(verdict, Applied):
+                taken, generations, run = taken + len(seqs), generations + 1, verdict.created[0]
+        closed.set()
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {Sent.ACCEPTED}
+        assert len(answers) == taken + len(store.inbox(run.number))
+        assert store.check() == []
+
+
+def test_who_stops_in_a_transaction_gives_its_locks_back(url: str, monkeypatch: pytest.MonkeyPatch):
+    """A process that is frozen between looking and writing has its session ended by the server; others go on, and what
+    it writes when it thaws is not applied."""
+    monkeypatch.setattr("dalsegno.backends.postgresql.session.IDLE_IN_TRANSACTION_S", 0.2)
+    with opened(url) as frozen, opened(url) as other:
+        run = begin(other)
+        begin(frozen, "warm")  # its statements are prepared, and its place among the writers is taken
+        looked, thaw = threading.Event(), threading.Event()
+        apply_one = Plan.apply
+
+        def stop(plan: Plan, transition: Transition) -> object:
+            looked.set()
+            assert thaw.wait(60)
+            return apply_one(plan, transition)
+
+        monkeypatch.setattr(Plan, "apply", stop)
+        said = list[type[BaseException]]()
+
+        def work() -> None:
+            try:
+                frozen.commit([step(run, 1, b"late", active=False)])
+            except StoreError as error:
+                said.append(type(error))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert looked.wait(60)
+        monkeypatch.setattr(Plan, "apply", apply_one)
+        (claimed,) = other.claim([run.number], "other")
+        thaw.set()
+        thread.join()
+        assert other.history(run.number) == [b"started"]
+        assert said in ([UnknownOutcome], [])  # or, where it was done again on a new connection, refused by its epoch
+        apply(other, step(claimed, 1, b"mine"))
 
 
 def test_a_long_purge_goes_in_bounded_commits(postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch):
