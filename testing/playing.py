@@ -16,7 +16,7 @@ import attrs
 
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.engine.run import Run
-from dalsegno.core.errors import InvalidToken
+from dalsegno.core.errors import InvalidToken, RunClosed
 from dalsegno.core.store import Backend, Status
 from dalsegno.testing import operations as p
 from dalsegno.testing.clock import VirtualClock
@@ -114,6 +114,12 @@ class Player:
 
     def apply(self, stimulus: p.Stimulus) -> None:
         """Do to the run what the script says."""
+        try:
+            self._do(stimulus)
+        except RunClosed:
+            pass  # it ended while the message met with faults on its way
+
+    def _do(self, stimulus: p.Stimulus) -> None:
         match stimulus.what:
             case "signal":
                 self.run.signal(stimulus.signal, stimulus.value, dedup=str(stimulus.at))
