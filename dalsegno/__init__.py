@@ -38,6 +38,7 @@ from dalsegno.core.definitions import collect, step, workflow
 from dalsegno.core.engine.bodies import StepContext, step_context
 from dalsegno.core.engine.client import Client
 from dalsegno.core.engine.engine import Engine
+from dalsegno.core.engine.observing import Observer
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.errors import (
@@ -113,6 +114,7 @@ __all__ = [
     "Map",
     "NewCallback",
     "Now",
+    "Observer",
     "Outcome",
     "Patched",
     "Permanent",

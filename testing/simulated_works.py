@@ -169,9 +169,11 @@ class SimulatedWorks(Works):
     def _finish(self, job: Job, begun_us: int) -> None:
         """The time a body takes has passed: its function is called, though nobody may be waiting any more."""
         if inspect.iscoroutinefunction(job.fn):
-            run_coroutine(run_async_body(job, self.around.codec, self.around.clock), self.stage.clock)
+            run_coroutine(
+                run_async_body(job, self.around.codec, self.around.clock, self.around.observed), self.stage.clock
+            )
         else:
-            run_body(job, self.around.codec, self.around.clock)
+            run_body(job, self.around.codec, self.around.clock, self.around.observed)
         self._stop_if_dead(job)
         job.took_us = self.stage.clock.steady_us() - begun_us
         self.loop.finished(job)

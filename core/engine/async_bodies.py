@@ -53,7 +53,7 @@ class AsyncBodies:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, job: Job) -> None:
-        await run_async_body(job, self._around.codec, self._around.clock)
+        await run_async_body(job, self._around.codec, self._around.clock, self._around.observed)
         # Cancelled by us, because nobody waits for it or the time is up: that is no outcome of the step's.
         waited_for = job.waited_for and not self._loop.draining
         if not isinstance(job.error, asyncio.CancelledError) or waited_for:

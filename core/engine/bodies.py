@@ -70,6 +70,13 @@ class Job:
         return self.run.running.get(self.id) is self
 
 
+class Watches(Protocol):
+    """Whoever observes bodies."""
+
+    def begin(self, job: Job) -> Callable[[], None]:
+        """A body is about to run here; the answer is called after it."""
+
+
 class StepContext:
     """What a step can know about itself; `step_context()` gives it.
 
@@ -132,8 +139,9 @@ def step_context() -> StepContext:
     return StepContext(*current)
 
 
-def run_body(job: Job, codec: Codec, clock: Clock) -> None:
+def run_body(job: Job, codec: Codec, clock: Clock, observed: Watches | None = None) -> None:
     """Run a plain function body and put its outcome into the job. Whatever the body raises is its outcome, too."""
+    leave = observed.begin(job) if observed is not None else None
     begun = clock.steady_us()
     job.beat_us = begun
     token = _current.set((job, clock))
@@ -150,10 +158,13 @@ def run_body(job: Job, codec: Codec, clock: Clock) -> None:
     finally:
         _current.reset(token)
     job.took_us = clock.steady_us() - begun
+    if leave is not None:
+        leave()
 
 
-async def run_async_body(job: Job, codec: Codec, clock: Clock) -> None:
+async def run_async_body(job: Job, codec: Codec, clock: Clock, observed: Watches | None = None) -> None:
     """The same for an `async def` body, on the engine's event loop."""
+    leave = observed.begin(job) if observed is not None else None
     begun = clock.steady_us()
     job.beat_us = begun
     _current.set((job, clock))  # each task has a context of its own
@@ -163,6 +174,8 @@ async def run_async_body(job: Job, codec: Codec, clock: Clock) -> None:
     except BaseException as error:
         job.error = error
     job.took_us = clock.steady_us() - begun
+    if leave is not None:
+        leave()
 
 
 def _dispose(awaitable: Any) -> None:

@@ -20,8 +20,8 @@ import abc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from dalsegno.core.engine.edge import Clock
 from dalsegno.core.errors import StoreError, StoreFull, UnknownOutcome
@@ -42,7 +42,9 @@ _NONE: list[Any] = []
 class Write(abc.ABC):
     """One thing to record, and who wants to hear of it: the leader calls `done` or `failed`, without the lock."""
 
-    __slots__ = ("doubtful", "lazy", "what")
+    __slots__ = ("doubtful", "lazy", "queued_us", "what")
+
+    queued_us: int  # set only where somebody observes
 
     def __init__(self, what: NewRun | Transition | Message, lazy: bool = False) -> None:
         self.what, self.lazy = what, lazy
@@ -86,6 +88,13 @@ def _tell(answers: Iterator[tuple[Write, Any]]) -> None:
             log.exception("what follows a commit failed in a way that it should not; it was committed all the same")
 
 
+class Watches(Protocol):
+    """Whoever observes the writes."""
+
+    def flushed(self, batch: Sequence[Write], took_us: int) -> None: ...
+    def tell(self, hook: str, *facts: Any) -> None: ...
+
+
 class Committer:
     """The queue of writes to one store, and the right to flush it."""
 
@@ -100,6 +109,7 @@ class Committer:
         self.flushes = 0
         self.writes = 0
         self.stalled: StoreError | None = None
+        self.observed: Watches | None = None
         self._doubting = False  # whether a write in the queue may have been applied already
 
     def __len__(self) -> int:
@@ -107,9 +117,19 @@ class Committer:
 
     def submit(self, write: Write) -> None:
         """Queue a write; nothing is recorded before somebody leads."""
+        if self.observed is not None:
+            write.queued_us = self._clock.steady_us()
         self._queue.append(write)
         if not write.lazy:
             self.eager += 1  # a hint for `idle` only: a lost count costs half a millisecond, not a write
+
+    @property
+    def oldest_us(self) -> int | None:
+        """Since when the first write has waited, where somebody observes."""
+        try:
+            return self._queue[0].queued_us
+        except (IndexError, AttributeError):
+            return None
 
     def idle(self, waited: bool) -> float | None:
         """What a thread without a job does about the queue: flush it, or wait for company first.
@@ -189,7 +209,10 @@ class Committer:
             return self._after_failure(transitions, creations + messages, error)
         self.flushes += 1
         self.writes += len(batch)
-        self.cost_us += (self._clock.steady_us() - begun - self.cost_us) / 16
+        took_us = self._clock.steady_us() - begun
+        self.cost_us += (took_us - self.cost_us) / 16
+        if self.observed is not None:
+            self.observed.flushed(batch, took_us)
 
         def tell() -> None:
             _tell(zip(creations, created, strict=True))
@@ -202,6 +225,8 @@ class Committer:
         """Nothing was applied: transitions stay queued in their order, callers are told."""
         self._queue.extendleft(reversed(kept))
         self.stalled = error
+        if self.observed is not None:
+            self.observed.tell("store_failed", error)
         log.warning("the store takes no writes (%s); %d transitions wait for it", error, len(kept))
         if not isinstance(error, StoreFull):
             log.warning("trying again with every tick")

@@ -122,6 +122,12 @@ class Crew(Generic[J]):
         with self._lock:
             return bool(self._jobs) or len(self._parked) < len(self._threads)
 
+    @property
+    def use(self) -> tuple[int, int, int]:
+        """How many threads there may be, how many there are, and how many of them are awake."""
+        with self._lock:
+            return self._size, len(self._threads), len(self._threads) - len(self._parked)
+
     def join_all(self, timeout: float) -> bool:
         """Wait until all threads have ended, `timeout` seconds at most; false if some are still in a job."""
         deadline = time.monotonic() + timeout

@@ -40,6 +40,8 @@ class ExecutorBodies:
             self._loop.finished(job)
             return
         job.cancel = future.cancel
+        if self._around.observed is not None:
+            self._around.observed.started(job)
         future.add_done_callback(lambda done: self._finished(job, done, begun))
 
     def _finished(self, job: Job, done: Future[Any], begun: int) -> None:

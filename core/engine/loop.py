@@ -69,6 +69,7 @@ class Loop:
     ) -> None:
         self.around, self.committer = around, committer
         self._codec, self._clock = around.codec, around.clock
+        self.observed = around.observed
         self._durable, self.bodies, self._special, self._watch = durable, bodies, special, watch
         self._hurry = hurry
         self.requests = Requests(around)
@@ -122,6 +123,8 @@ class Loop:
 
     def enqueue(self, run: LiveRun) -> None:
         """Have a run advanced; its turn is taken."""
+        if self.observed is not None:
+            self.observed.run_queued(run)
         self._durable().put((run,), BRIEF_US if is_loaded(run) else UNKNOWN_US)
 
     def work(self, job: Job) -> None:
@@ -130,11 +133,13 @@ class Loop:
         if not job.brief and committer.eager and committer.lead():
             self.bodies().nudge()  # what that freed is for others: this thread is about to be busy
         if run.running.get(job.id) is not job:
+            if self.observed is not None:
+                self.observed.job_dropped(job)
             return  # cancelled before it began
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
             self.timeouts.watch(job)
-        run_body(job, self._codec, self._clock)
+        run_body(job, self._codec, self._clock, self.observed)
         self.pacing.took(job.name, job.took_us)
         run.inputs.append(job)
         if run.seize():
@@ -152,6 +157,8 @@ class Loop:
 
     def advance(self, run: LiveRun) -> None:
         """Fold what has arrived and see it recorded. The caller holds the run's turn and gives it away here."""
+        if self.observed is not None:
+            self.observed.run_taken(run)
         if self.idle:
             self.idle.pop(run.number, None)
         if self.troubled:
@@ -204,9 +211,12 @@ class Loop:
     def _load(self, run: LiveRun, act: Activation) -> bool:
         """Bring a run into memory; false if it is no longer ours to move."""
         just_created = run.first is not None  # then nobody has written to it before it was ours
+        begun_us = self._clock.steady_us() if self.observed is not None else 0
         if not self.loader.load(run, act):
             self._let_go(run)
             return False
+        if self.observed is not None:
+            self.observed.loaded(run, just_created, begun_us)
         act.inputs.append(START)  # so that a refused first transition is thought over again, too
         if not just_created:
             run.inputs.appendleft(MAIL)
@@ -275,6 +285,8 @@ class Loop:
         assert act is not None
         if isinstance(verdict, Applied):
             run.ahead, run.stored_active = None, True
+            if self.observed is not None:
+                self.observed.committed(run, act)
             if run.interpreter is not None:
                 run.head += len(act.events)
             if not run.stalled:
@@ -308,6 +320,8 @@ class Loop:
         run.head += len(act.events)
         run.activation = None
         run.stored_active = active
+        if self.observed is not None:
+            self.observed.committed(run, act)
         if act.more is not None:
             if act.more.status is Status.COMPLETED:
                 self.ends.keep(run.workflow_id, act.events[-1])
@@ -388,6 +402,8 @@ class Loop:
             job.brief = expected_us <= SHORT_US
             total_us += expected_us
         if jobs:
+            if self.observed is not None:
+                self.observed.jobs_queued(jobs)
             self.bodies().put(jobs, int(total_us))
 
     def pass_turn(self, run: LiveRun) -> None:

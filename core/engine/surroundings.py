@@ -10,6 +10,7 @@ import attrs
 from dalsegno.core.commands import RunStep, StartChild
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.engine.edge import Clock, Entropy
+from dalsegno.core.engine.observing import Observers
 from dalsegno.core.errors import UnknownDefinition
 from dalsegno.core.events import CarriedSignal, RunStarted
 from dalsegno.core.history import encode_event
@@ -34,6 +35,7 @@ class Surroundings:
     owner: str
     workflows: Mapping[str, WorkflowDefinition[..., Any]]
     checkpoint: CheckpointPolicy
+    observed: Observers | None = None
 
     def workflow(self, name: str) -> WorkflowDefinition[..., Any]:
         """The definition behind a name. Raises `UnknownDefinition`, which says what is registered."""

@@ -38,6 +38,8 @@ class Upkeep:
             act = run.activation
             if due in list(run.inputs) or (act is not None and due in act.inputs):
                 return
+        if self._loop.observed is not None:
+            self._loop.observed.tell("timer_fired", (self._around.clock.now_us() - due.deadline_us) / 1e6)
         self._loop.deliver(due.run, due)
 
     def expire_attempts(self) -> None:

@@ -50,6 +50,7 @@ class Worker(Works):
     `checkpoint` says how long results of idempotent steps may wait to be durable. `durable` and `step_threads` size the
     two crews; with `executor`, plain step bodies run there instead. After `put_away_after` seconds of waiting, or when
     more than `live_max` runs wait, a run leaves memory. `grace`: how long stopping waits for running bodies.
+    `observers` hear of what happens; see `dalsegno.Observer`.
 
     Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine is at it.
     """
@@ -124,6 +125,8 @@ class Worker(Works):
         self._rest()
         if not finished:
             log.warning("some step bodies still run after %g s; their outcomes will not be recorded", allowed)
+        if self.around.observed is not None:
+            self.around.observed.tell("closed")
         if self.owns_backend:
             self.around.backend.close()
 

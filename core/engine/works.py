@@ -19,6 +19,8 @@ from dalsegno.core.engine.crew import Hands
 from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
 from dalsegno.core.engine.live import LiveRun
 from dalsegno.core.engine.loop import Loop
+from dalsegno.core.engine.observing import Observer, Observers
+from dalsegno.core.engine.sampling import vitals_of
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.policies import CheckpointPolicy, seconds
@@ -41,6 +43,7 @@ class CommonOptions(TypedDict, total=False):
     live_max: int
     clock: Clock | None
     entropy: Entropy | None
+    observers: Iterable[Observer]
 
 
 class WorkerOptions(CommonOptions, total=False):
@@ -70,20 +73,23 @@ class Works:
         live_max: int = LIVE_MAX,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         named = by_name([*workflows, *steps])
-        entropy = entropy or system_entropy
+        entropy, clock = entropy or system_entropy, clock or SystemClock()
         self.owns_backend = isinstance(store, str)
         self.around = Surroundings(
             backend=open_store(store) if isinstance(store, str) else store,
             codec=codec or Codec(),
-            clock=clock or SystemClock(),
+            clock=clock,
             entropy=entropy,
             owner=f"{os.uname().nodename}:{os.getpid()}:{entropy(4).hex()}",
             workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
             checkpoint=checkpoint or CheckpointPolicy(),
+            observed=Observers.of(observers, clock),
         )
         self.committer = Committer(self.around.backend, self.around.clock, lambda: self.loop.start_ready())
+        self.committer.observed = self.around.observed
         self._watchers: dict[int, list[Callable[[], object]]] = {}
         self._watching = threading.Lock()
         self.loop = Loop(
@@ -109,11 +115,19 @@ class Works:
         """Become the engine of the store and take on what is unfinished. Raises `StoreInUse`."""
         try:
             self.around.backend.hold(self.around.owner)
+            self._show()
             self.clockwork.recover()
         except BaseException:
             if self.owns_backend:
                 self.around.backend.close()
             raise
+
+    def _show(self) -> None:
+        """Let observers see these works."""
+        observed = self.around.observed
+        if observed is not None:
+            vitals = vitals_of(self.loop, self.committer, observed, durable=self.durable, step=self.steps)
+            observed.tell("opened", vitals)
 
     def goes_elsewhere(self, job: Job) -> bool:
         """Start a body that is not for the step crew; false if it is."""
