@@ -7,7 +7,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture mutants check format bench clean
+.PHONY: help demo test test-all torture mutants check format docs bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,9 @@ check: $(VENV)/installed  ## format, lint and types
 format: $(VENV)/installed  ## write the code the way `check` wants it
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed  ## the site, into build/site
+	$(BIN)/python -m mkdocs build --quiet --strict --clean
 
 bench: $(VENV)/installed  ## the benchmark, each figure beside its yardstick
 	$(BIN)/python benchmarks/bench.py
