@@ -29,8 +29,6 @@ from __future__ import annotations
 import struct
 from hashlib import blake2b, sha256
 
-from dalsegno.core.errors import BadOption
-
 FORMAT = 1
 """The number of this layout. A store that carries a higher one is refused."""
 
@@ -47,7 +45,6 @@ NEXT_LEASE_KEY = META + b"lease"
 RUN_BYTES, INDEX_BYTES, SEQ_BYTES = 5, 4, 6
 RUN_MAX, INDEX_MAX, SEQ_MAX = 2**40 - 1, 2**32 - 1, 2**48 - 1
 
-WORKFLOW_ID_MAX = 1000  # characters; more than any scheme of ids needs, and still one line of a listing
 TEXT_MAX = 400  # bytes of a text that stand in a key as they are: 511 less the longest prefix and some room
 
 _DEADLINE_BIAS = 2**63  # moves a signed number of microseconds to where unsigned order is its order
@@ -105,28 +102,6 @@ def text_bytes(text: str) -> tuple[bytes, bytes]:
 
 def text_of(key_part: bytes, body: bytes) -> str:
     return (body or key_part).decode("utf-8", "surrogatepass")
-
-
-def check_workflow_id(workflow_id: str) -> None:
-    """Raises `BadOption` unless this can be the id of a run in every kind of store."""
-    problem = workflow_id_problem(workflow_id)
-    if problem:
-        raise BadOption(f"{workflow_id[:80]!r} cannot be a workflow id: {problem}")
-
-
-def workflow_id_problem(workflow_id: str) -> str:
-    """Why this cannot be a workflow id, or an empty text."""
-    if not workflow_id:
-        return "it is empty"
-    if len(workflow_id) > WORKFLOW_ID_MAX:
-        return f"it has {len(workflow_id)} characters, and {WORKFLOW_ID_MAX} are allowed"
-    if "\0" in workflow_id:
-        return "it contains a NUL character"
-    try:
-        workflow_id.encode("utf-8")
-    except UnicodeEncodeError:
-        return "it contains half of a surrogate pair, which is no character"
-    return ""
 
 
 def id_prefix(workflow_id: str) -> bytes:

@@ -44,6 +44,7 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.core.text import check_workflow_id
 
 
 class OrderedStore(Backend):
@@ -161,7 +162,7 @@ class OrderedStore(Backend):
     ) -> tuple[list[Created], list[Verdict], list[tuple[Sent, int]]]:
         """All in one commit: first the creations, then the transitions, then the messages."""
         for new in creations:
-            layout.check_workflow_id(new.workflow_id)
+            check_workflow_id(new.workflow_id)
         with self.begin_growing(bool(creations or messages)) as txn:
             heads = self.heads
             serial = 0 if heads is None else self.serial(txn)

@@ -37,6 +37,7 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.core.text import workflow_id_problem
 
 _GONE = Refused(Refusal.GONE)
 _DAMAGED = Refused(Refusal.GONE, "its record is damaged; see: replay check")
@@ -114,7 +115,7 @@ class Batch:
 
     def find_number(self, workflow_id: str, generation: int | None = None) -> int | None:
         """The number of a run by its id. Raises `StoreDamaged` if the index is."""
-        if layout.workflow_id_problem(workflow_id):
+        if workflow_id_problem(workflow_id):
             return None
         prefix = layout.id_prefix(workflow_id)
         if generation is None:
@@ -295,7 +296,7 @@ class Batch:
 
     def _plan_child(self, child: NewRun, planned: dict[str, RunRecord | NewRun]) -> bool:
         """Note what is to be done for a child: adopt the run that is there, or create one."""
-        if layout.workflow_id_problem(child.workflow_id):
+        if workflow_id_problem(child.workflow_id):
             return False
         try:
             found = planned.get(child.workflow_id) or self.find(child.workflow_id)

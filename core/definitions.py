@@ -72,7 +72,13 @@ class StepDefinition(Definition, Generic[P, T]):
 
         Takes what `@step` takes, besides `name`. Raises `BadOption` for values out of range, `TypeError` for unknown
         options.
+
+        >>> @step(timeout=30)
+        ... def charge(amount: int) -> str: ...
+        >>> charge.options(timeout=5)(12).options.timeout
+        5.0
         """
+        _refuse_unknown(changes, StepOptions, f"{self.name}.options")
         return attrs.evolve(self, step_options=attrs.evolve(self.step_options, **changes))
 
 
@@ -89,8 +95,36 @@ class WorkflowDefinition(Definition, Generic[P, T]):
         return StartChild(self.name, args, kwargs, self.workflow_options)
 
     def options(self, **changes: Any) -> WorkflowDefinition[P, T]:
-        """The same workflow with other options: `id=`, `on_parent_close=`, `timeout=`, `arguments=`."""
+        """The same workflow with other options: `id=`, `on_parent_close=`, `timeout=`, `arguments=`.
+
+        Raises `BadOption` for values out of range, `TypeError` for unknown options.
+
+        >>> @workflow
+        ... def nap(hours: int) -> Flow[None]:
+        ...     yield from Sleep(hours * 3600)
+        >>> nap.options(id="nap-1")(8).options.id
+        'nap-1'
+        """
+        _refuse_unknown(changes, WorkflowOptions, f"{self.name}.options")
         return attrs.evolve(self, workflow_options=attrs.evolve(self.workflow_options, **changes))
+
+
+def _refuse_unknown(given: dict[str, Any], options: type[attrs.AttrsInstance], where: str, *more: str) -> None:
+    """Raise `TypeError` for an option that there is not, naming those that there are."""
+    known = [*more, *(attribute.name for attribute in attrs.fields(options))]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{where} has no option {name!r}; it takes {', '.join(known)}")
+
+
+def _refuse_definition(fn: Any, what: str) -> None:
+    """Raise `DefinitionError` for a function that has been decorated already."""
+    if isinstance(fn, StepDefinition):
+        meant = "once is enough" if what == "step" else "decorate a plain function that yields it"
+        raise DefinitionError(f"@{what}: {fn.name} is a @step already; {meant}")
+    if isinstance(fn, WorkflowDefinition):
+        meant = "once is enough" if what == "workflow" else "yield it from a workflow as it is"
+        raise DefinitionError(f"@{what}: {fn.name} is a @workflow already; {meant}")
 
 
 def _name_of(fn: Any, name: str | None, what: str) -> str:
@@ -118,8 +152,9 @@ def step(
 def step(fn: Any = None, /, *, name: str | None = None, retry: Retry | None = None, **options: Any) -> Any:
     """Make a function a step: a piece of work whose outcome is recorded and that never runs again once it is.
 
-    Plain functions run on the engine's step threads, `async def` ones on its event loop. Raises `DefinitionError` for
-    anything that is not such a function.
+    Plain functions run on the engine's step threads, `async def` ones on its event loop. `timeout` is in seconds (or a
+    timedelta) and per attempt; `StepOptions` says what each option means. Raises `DefinitionError` for anything that is
+    not such a function, `BadOption` for an option out of range.
 
     >>> @step(retry=Retry(max_attempts=3), timeout=30)
     ... def charge(amount: int) -> str:
@@ -129,7 +164,8 @@ def step(fn: Any = None, /, *, name: str | None = None, retry: Retry | None = No
     >>> charge.fn(5)
     'charged 5'
     """
-    settings = StepOptions(retry=retry or Retry(), **options)
+    _refuse_unknown(options, StepOptions, "@step", "name")
+    settings = StepOptions(retry=Retry() if retry is None else retry, **options)
     decorator = StepDecorator(name, settings)
     return decorator if fn is None else decorator(fn)
 
@@ -146,7 +182,8 @@ class StepDecorator:
     @overload
     def __call__(self, fn: Callable[P, T], /) -> StepDefinition[P, T]: ...
     def __call__(self, fn: Any, /) -> Any:
-        if not callable(fn) or isinstance(fn, Definition | type):
+        _refuse_definition(fn, "step")
+        if not callable(fn) or isinstance(fn, type):
             raise DefinitionError(f"@step takes a function, not {fn!r}")
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(
@@ -177,13 +214,15 @@ def workflow(
 def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a generator function, or an `async def` that awaits only commands, a workflow.
 
-    Raises `DefinitionError` for anything else, where it is decorated.
+    `timeout` bounds the whole run, in seconds or as a timedelta; `WorkflowOptions` says what each option means. Raises
+    `DefinitionError` for anything else, where it is decorated, `BadOption` for an option out of range.
 
     >>> @workflow
     ... def nap(hours: int) -> Flow[str]:
     ...     yield Sleep(hours * 3600)
     ...     return "rested"
     """
+    _refuse_unknown(options, WorkflowOptions, "@workflow", "name")
     decorator = WorkflowDecorator(name, WorkflowOptions(**options))
     return decorator if fn is None else decorator(fn)
 
@@ -200,6 +239,11 @@ class WorkflowDecorator:
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> WorkflowDefinition[P, T]: ...
     def __call__(self, fn: Any, /) -> Any:
+        _refuse_definition(fn, "workflow")
+        if inspect.isasyncgenfunction(fn):
+            raise DefinitionError(
+                f"@workflow {fn.__qualname__} is an async generator: `await` the commands and leave out the `yield`."
+            )
         if not (inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn)):
             what = getattr(fn, "__qualname__", repr(fn))
             raise DefinitionError(
@@ -217,10 +261,17 @@ class WorkflowDecorator:
 def collect(*modules: ModuleType) -> list[Definition]:
     """The steps and workflows defined at the top level of modules, in the order they stand there.
 
-    `Engine(store, workflows=collect(my_module))` serves them all; the command line's `--app` does the same.
+    `Engine(store, workflows=collect(my_module))` serves them all; the command line's `--app` does the same. Raises
+    `DefinitionError` for what is no module.
+
+    >>> from dalsegno.examples import audit
+    >>> [definition.name for definition in collect(audit)][:2]
+    ['list_packages', 'measure_file']
     """
     found: dict[int, Definition] = {}
     for module in modules:
+        if not isinstance(module, ModuleType):
+            raise DefinitionError(f"collect({module!r}): takes modules, like collect(shop) after `import shop`")
         for value in vars(module).values():
             if isinstance(value, Definition):
                 found.setdefault(id(value), value)

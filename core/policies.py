@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import attrs
 
 from dalsegno.core.errors import BadOption, Permanent, RetryAfter, TimedOut
+from dalsegno.core.text import check_workflow_id, storable
 
 OnParentClose = Literal["cancel", "abandon", "terminate"]
 Arguments = Literal["strict", "warn", "ignore"]
@@ -33,19 +34,55 @@ def seconds(value: float | timedelta) -> float:
     return float(value)
 
 
+# --- what fields take ------------------------------------------------------------------------------------------------
+
+
+def _refuse(instance: Any, attribute: attrs.Attribute[Any], value: object, takes: str) -> NoReturn:
+    raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): {takes}")
+
+
 def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value > 0:
-        raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): has to be more than zero")
+        _refuse(instance, attribute, value, "has to be more than zero")
 
 
 def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value >= 0:
-        raise BadOption(f"{type(instance).__name__}({attribute.name}={value!r}): cannot be less than zero")
+        _refuse(instance, attribute, value, "cannot be less than zero")
 
 
-def _kinds(given: Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
-    """Exception types as a tuple. (`converter=tuple` would do, but mypy then takes no types for an argument.)"""
-    return tuple(given)
+def _number(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
+        _refuse(instance, attribute, value, "takes a number")
+
+
+def _whole(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        _refuse(instance, attribute, value, "takes a whole number")
+
+
+def _flag(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        _refuse(instance, attribute, value, "takes True or False")
+
+
+def _one_of(*words: str) -> Callable[[Any, attrs.Attribute[Any], str], None]:
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+        if value not in words:
+            _refuse(instance, attribute, value, f"one of {', '.join(map(repr, words))}")
+
+    return check
+
+
+def _errors(instance: Any, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
+    for kind in value:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            _refuse(instance, attribute, value, f"{kind!r} is no type of exception")
+
+
+def _kinds(given: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    """Exception types as a tuple; one alone will do."""
+    return tuple(given) if isinstance(given, Iterable) else (given,)
 
 
 TRANSIENT: tuple[type[BaseException], ...] = (
@@ -79,19 +116,22 @@ class Retry:
 
     `max_attempts` counts the first one. The wait before attempt n+1 is `initial * backoff**(n-1)` seconds, at most
     `maximum`, spread by `jitter` (0.1: plus or minus a tenth) so that many runs that failed together do not return
-    together. `retry_on` names exception types that are retried besides the transient ones; `never_on` wins over both.
+    together. `retry_on` names exception types that are retried besides the transient ones (time-outs, connection
+    errors, a temporary lack of resources); `never_on` wins over both. Raises `BadOption`.
 
     >>> [Retry(jitter=0).delay(n, 0.5) for n in (1, 2, 3, 7)]
     [1.0, 2.0, 4.0, 60.0]
+    >>> [retry.retries(ValueError()) for retry in (Retry(), Retry(retry_on=ValueError))]
+    [False, True]
     """
 
-    max_attempts: int = attrs.field(default=5)
+    max_attempts: int = attrs.field(default=5, validator=_whole)
     initial: float = attrs.field(default=1.0, converter=seconds, validator=_not_negative)
-    backoff: float = attrs.field(default=2.0)
+    backoff: float = attrs.field(default=2.0, validator=_number)
     maximum: float = attrs.field(default=60.0, converter=seconds, validator=_not_negative)
-    jitter: float = attrs.field(default=0.1)
-    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds)
-    never_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds)
+    jitter: float = attrs.field(default=0.1, validator=_number)
+    retry_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds, validator=_errors)
+    never_on: tuple[type[BaseException], ...] = attrs.field(default=(), converter=_kinds, validator=_errors)
 
     def __attrs_post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -127,12 +167,15 @@ class StepOptions:
 
     retry: Retry = attrs.field(factory=Retry)
     timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
-    once: bool = False
-    idempotent: bool = False
-    long: bool = False
+    once: bool = attrs.field(default=False, validator=_flag)
+    idempotent: bool = attrs.field(default=False, validator=_flag)
+    long: bool = attrs.field(default=False, validator=_flag)
     queue: str = ""
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.retry, Retry):
+            raise BadOption(f"StepOptions(retry={self.retry!r}): takes a Retry, like retry=Retry(max_attempts=3)")
+        storable(self.queue, "a queue's name")
         if self.once and self.idempotent:
             raise BadOption("once=True and idempotent=True exclude each other: may the body be repeated or not?")
 
@@ -147,11 +190,13 @@ class WorkflowOptions:
     """
 
     timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
-    arguments: Arguments = attrs.field(default="strict", validator=attrs.validators.in_(("strict", "warn", "ignore")))
+    arguments: Arguments = attrs.field(default="strict", validator=_one_of("strict", "warn", "ignore"))
     id: str | None = None
-    on_parent_close: OnParentClose = attrs.field(
-        default="cancel", validator=attrs.validators.in_(("cancel", "abandon", "terminate"))
-    )
+    on_parent_close: OnParentClose = attrs.field(default="cancel", validator=_one_of("cancel", "abandon", "terminate"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.id is not None:
+            check_workflow_id(self.id)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,9 +207,13 @@ class CheckpointPolicy:
     declared long, or that has been seen to take longer than `long_step` seconds; and always before the body of a step
     that is not idempotent. While such a flush is on its way, idempotent steps go on behind it: a crash then costs its
     results and those gathered since, at most twice `every_steps`. With `every_steps=1` nothing goes on behind it.
+    Raises `BadOption`.
+
+    >>> CheckpointPolicy(every_steps=50, every=timedelta(minutes=1)).every
+    60.0
     """
 
-    every_steps: int = 10
+    every_steps: int = attrs.field(default=10, validator=_whole)
     every: float = attrs.field(default=300.0, converter=seconds, validator=_positive)
     long_step: float = attrs.field(default=10.0, converter=seconds, validator=_positive)
     measured: bool = False
@@ -179,6 +228,9 @@ class CheckpointPolicy:
 
         The engine measures both; `every` stays the upper bound. (J. W. Young, CACM 17(9), 1974; J. T. Daly, FGCS
         22(3), 2006.)
+
+        >>> CheckpointPolicy.adaptive(every=30).measured
+        True
         """
         return cls(every=every, measured=True)
 
@@ -190,12 +242,19 @@ class Completion:
     `min_successful`: finish as soon as so many branches succeeded, cancelling the rest. `tolerated_failures` (a count)
     and `tolerated_percentage` (of all items): as soon as more have failed, the `Map` raises `ToleranceExceeded`.
     With nothing said, every branch has to end and any number may fail. A `Map` with a `Completion` answers
-    `BranchOutcome`s, one per item.
+    `BranchOutcome`s, one per item. Raises `BadOption`.
+
+    >>> Completion(tolerated_percentage=20).bears(failed=2, total=10), Completion(tolerated_failures=1).bears(2, 10)
+    (True, False)
     """
 
-    min_successful: int | None = attrs.field(default=None, validator=_not_negative)
-    tolerated_failures: int | None = attrs.field(default=None, validator=_not_negative)
-    tolerated_percentage: float | None = attrs.field(default=None, validator=_not_negative)
+    min_successful: int | None = attrs.field(default=None, validator=[_whole, _not_negative])
+    tolerated_failures: int | None = attrs.field(default=None, validator=[_whole, _not_negative])
+    tolerated_percentage: float | None = attrs.field(default=None, validator=[_number, _not_negative])
+
+    def __attrs_post_init__(self) -> None:
+        if self.tolerated_percentage is not None and self.tolerated_percentage > 100:
+            raise BadOption(f"Completion(tolerated_percentage={self.tolerated_percentage}): between 0 and 100")
 
     def bears(self, failed: int, total: int) -> bool:
         """Whether `failed` failures among `total` items are still within what is tolerated."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import attrs
 
-from dalsegno.backends.layout import workflow_id_problem
 from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.rows import Row, event_crc
 from dalsegno.core.store import (
@@ -25,6 +24,7 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.core.text import workflow_id_problem
 
 FIRST_GENERATION = 1
 

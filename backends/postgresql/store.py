@@ -7,18 +7,18 @@ from typing import Any, ClassVar, Self
 
 import psycopg
 
-from dalsegno.backends.layout import check_workflow_id, workflow_id_problem
 from dalsegno.backends.postgresql import keeping, reading, wire
 from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql.connections import Connections
 from dalsegno.backends.postgresql.options import Options
-from dalsegno.backends.postgresql.rows import Row, rows_of
+from dalsegno.backends.postgresql.rows import Row, leases_of, rows_of
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.backends.postgresql.writing import Answers, write
 from dalsegno.core.store import (
     Backend,
     Created,
     DueTimer,
+    Lease,
     Message,
     NewRun,
     Problem,
@@ -29,17 +29,19 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.core.text import check_workflow_id, workflow_id_problem
 
 
 class PostgresqlBackend(Backend):
     """A store in a schema of a PostgreSQL database.
 
-    Handles on one schema may be opened as often as you like, on as many machines as you like; one of them can `hold`
-    it, that is, be its engine. See the module's page, and docs/postgresql.md, for options, tables and roles.
+    Handles on one schema may be opened as often as you like, on as many machines as you like. Any number of them can
+    `join`, that is, be engines of it, or one can `hold` it for itself. docs/postgresql.md has options, tables, roles.
     """
 
     survives_reopen: ClassVar[bool] = True
     shared: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -68,6 +70,23 @@ class PostgresqlBackend(Backend):
 
     def hold(self, owner: str) -> None:
         self._connections.hold(owner)
+
+    def join(self, owner: str, length_us: int, now_us: int) -> None:
+        self._connections.join(owner, length_us, now_us)
+
+    def renew(self, owner: str, now_us: int) -> bool:
+        now = wire.int8(wire.in_range(now_us))
+        return self._connections.write(lambda session: session.run(st.RENEW, wire.text(owner), now).ntuples > 0)
+
+    def leave(self, owner: str) -> bool:
+        return self._connections.leave(owner)
+
+    def leases(self) -> list[Lease]:
+        return self._connections.read(lambda session: leases_of(session.run(st.LEASES)))
+
+    def expire(self, lease: Lease) -> bool:
+        seen = wire.text(lease.owner), wire.int8(lease.number)
+        return self._connections.write(lambda session: session.run(st.EXPIRE, *seen).ntuples > 0)
 
     def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
         asked = _numbers(runs)
@@ -109,7 +128,13 @@ class PostgresqlBackend(Backend):
         """All in one commit: first the creations, then the transitions, then the messages."""
         for new in creations:
             check_workflow_id(new.workflow_id)
-        return self._connections.write(lambda session: write(session, creations, transitions, messages, at_us))
+
+        def work(session: Session) -> Answers:
+            if self.about_to_wait is not None:
+                self.about_to_wait()
+            return write(session, creations, transitions, messages, at_us)
+
+        return self._connections.write(work)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -141,6 +166,12 @@ class PostgresqlBackend(Backend):
 
     def record(self, run: int) -> RunRecord | None:
         return self._record(st.RECORD, wire.int8(run)) if 0 < run <= wire.INT8_MAX else None
+
+    def look_up(self, runs: Sequence[int]) -> list[RunRecord]:
+        asked = [run for run in runs if 0 < run <= wire.INT8_MAX]
+        answer = self._connections.read(lambda session: session.run(st.LOOK_UP, wire.int8s(sorted(set(asked)))))
+        found = {row.number: row for row in rows_of(answer)}
+        return [found[number].record for number in asked if number in found]
 
     def _record(self, statement: st.Statement, *parameters: bytes) -> RunRecord | None:
         answer = self._connections.read(lambda session: session.run(statement, *parameters))

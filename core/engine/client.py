@@ -18,7 +18,6 @@ from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.surroundings import Surroundings
-from dalsegno.core.engine.text import storable, storable_tags
 from dalsegno.core.errors import BadOption, InvalidToken, RunConflict, RunNotFound
 from dalsegno.core.events import RunStarted
 from dalsegno.core.history import decode_event, encode_event
@@ -35,6 +34,7 @@ from dalsegno.core.store import (
     Status,
     open_store,
 )
+from dalsegno.core.text import storable, storable_tags
 from dalsegno.core.values.codec import Codec
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-from dalsegno.core.engine.text import storable
 from dalsegno.core.errors import (
     BadOption,
     InternalError,
@@ -21,6 +20,7 @@ from dalsegno.core.events import Event, RunCancelled, RunCompleted, RunFailed, R
 from dalsegno.core.history import decode_event, decode_history
 from dalsegno.core.policies import seconds
 from dalsegno.core.store import Backend, Message, MessageKind, RunRecord, Sent, Status
+from dalsegno.core.text import storable
 from dalsegno.core.values.codec import Codec
 from dalsegno.core.values.exceptions import ErrorSummary
 
