@@ -182,7 +182,8 @@ def _timers(run: Summary, kept: frozenset[tuple[int, str]]) -> Iterator[str]:
 
 def _children(run: Summary, runs: Mapping[Place, Summary]) -> Iterator[tuple[int | None, str]]:
     for id, child in run.children.items():
-        ended = _last_generation(child.workflow_id, (*run.place, id), runs)
+        ids = dict.fromkeys((child.workflow_id, _started_anew(run.place[0], id)))
+        ended = next(filter(None, (_last_generation(name, (*run.place, id), runs) for name in ids)), None)
         if ended is None:
             continue
         status = ended.record.status.value
@@ -197,8 +198,14 @@ def _children(run: Summary, runs: Mapping[Place, Summary]) -> Iterator[tuple[int
     if run.record.parent and run.record.generation == 1:
         parent, generation, id = run.record.parent
         other = runs.get((parent, generation))
-        if other is not None and (id not in other.children or other.children[id].workflow_id != run.place[0]):
+        names = (other.children[id].workflow_id, _started_anew(parent, id)) if other and id in other.children else ()
+        if other is not None and run.place[0] not in names:
             yield None, f"it says that command {id} of {other.run} started it, and that history does not"
+
+
+def _started_anew(parent: str, command: str) -> str:
+    """What a child is called that a forked or imported run has started again: the history names that of its origin."""
+    return f"{parent}/{command}"
 
 
 def _last_generation(workflow_id: str, parent: tuple[str, int, str], runs: Mapping[Place, Summary]) -> Summary | None:

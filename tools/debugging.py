@@ -36,7 +36,7 @@ from dalsegno.tools.choosing import reading
 from dalsegno.tools.failures import say
 from dalsegno.tools.options import RunName, app_option, command_help, json_option, show_json, store_option
 from dalsegno.tools.stores import find_run, read_run
-from dalsegno.tools.text import clean
+from dalsegno.tools.text import clean, clean_lines
 from dalsegno.tools.timeline import words
 from dalsegno.tools.walking import answered, fiber_of, silenced
 
@@ -124,6 +124,12 @@ class Debugger(Pdb):
         if frame is not None:
             self.stops.append((frame.f_code.co_filename, frame.f_lineno))
         super().interaction(frame, traceback)
+
+    def user_exception(self, frame: FrameType, exc_info: Any) -> None:
+        """An exception is shown with what it says; pdb takes the last line, which is the note of run and event."""
+        if getattr(exc_info[1], "__notes__", ()):
+            self.message(f"{exc_info[0].__name__}: {clean_lines(exc_info[1])}")
+        super().user_exception(frame, exc_info)
 
     def set_continue(self) -> None:
         """Go on without stopping, and with breakpoints still holding in generators that are resumed later."""

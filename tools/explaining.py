@@ -32,7 +32,8 @@ OVERDUE_US = 60_000_000
 
 @attrs.frozen(kw_only=True)
 class LastError:
-    """The last failure in a history."""
+    """The last failure in a history. `cause` is the event that it came out of, where that is another one, and `line`
+    the line that yielded the command."""
 
     event: int
     what: str
@@ -40,6 +41,8 @@ class LastError:
     error: str
     at_us: int
     attempts: int | None
+    cause: int | None = None
+    line: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -106,15 +109,35 @@ def last_error(events: Sequence[Event], codec: Codec) -> LastError | None:
     for index in range(len(events) - 1, -1, -1):
         event = events[index]
         if payload := getattr(event, "error", b""):
+            error = summary(payload, codec, is_error=True, limit=ERROR_MAX)
+            cause = _cause(events[:index], error, codec) if isinstance(event, ev.RunFailed) else None
             return LastError(
                 event=index,
                 what=words(type(event).__name__),
                 name=getattr(event, "name", ""),
-                error=summary(payload, codec, is_error=True, limit=ERROR_MAX),
+                error=error,
                 at_us=event.at_us,
                 attempts=getattr(event, "attempt", None),
+                cause=cause,
+                line=_line_of(events, index if cause is None else cause),
             )
     return None
+
+
+def _cause(events: Sequence[Event], error: str, codec: Codec) -> int | None:
+    """The last event that brought the error a run failed with; None where the workflow's own code raised it."""
+    for index in range(len(events) - 1, -1, -1):
+        payload = getattr(events[index], "error", b"")
+        if payload and summary(payload, codec, is_error=True, limit=ERROR_MAX) == error:
+            return index
+    return None
+
+
+def _line_of(events: Sequence[Event], index: int) -> int | None:
+    """The line that yielded the command of an event; an outcome of a child is found by what began it."""
+    id = getattr(events[index], "id", None)
+    same = (event for event in events[: index + 1] if id is not None and getattr(event, "id", None) == id)
+    return next((line for event in same if (line := getattr(event, "line", 0))), None)
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------
@@ -191,7 +214,13 @@ def _error(case: Case, error: LastError | None) -> list[str]:
     of = f" of {error.name!r}" if error.name else ""
     tries = f", attempt {error.attempts}" if error.attempts else ""
     at = _ago(error.at_us, case.now_us)
-    return [f"The last error is of event {error.event} ({error.what}{of}{tries}), {at}: {error.error}."]
+    said = f"The last error is of event {error.event} ({error.what}{of}{tries}), {at}: {error.error.rstrip('.')}."
+    if error.cause is not None:
+        event = case.kept.events[error.cause]
+        name = f" {found!r}" if (found := getattr(event, "name", "")) else ""
+        line = f", line {error.line}" if error.line else ""
+        said += f" It came out of event {error.cause} ({words(type(event).__name__)}{name}{line})."
+    return [said]
 
 
 def _who(case: Case) -> list[str]:
@@ -257,8 +286,22 @@ def _after_the_end(case: Case, error: LastError | None) -> list[Advice]:
     at = failed[-1] if failed else len(events) - 1
     if at < 1:
         return []
+    advice = []
+    if (child := _child_of(events, at)) is not None:
+        advice.append(
+            Advice(what=f"see why its child {child} failed", command=case.command("replay", "why", child, app=True))
+        )
     what = f"mend the code or the cause, and fork the run at event {at}, where it failed"
-    return [Advice(what=what, command=case.command("replay", "fork", record.run_id, "--at", str(at), app=True))]
+    advice.append(Advice(what=what, command=case.command("replay", "fork", record.run_id, "--at", str(at), app=True)))
+    return advice
+
+
+def _child_of(events: Sequence[Event], at: int) -> str | None:
+    """The child that an event brings the failure of."""
+    if not isinstance(events[at], ev.ChildFailed):
+        return None
+    id = getattr(events[at], "id", "")
+    return next((one.workflow_id for one in events[:at] if isinstance(one, ev.ChildStarted) and one.id == id), None)
 
 
 def _unblock(case: Case) -> list[Advice]:

@@ -121,12 +121,15 @@ def child_of(store: Backend, parent: RunRecord, event: ev.ChildStarted) -> RunRe
     """The run that this event started: the newest of its id with this parent.
 
     A forked or imported run shares its children with where it came from, so that none of them names it as its parent;
-    then it is the newest of the id.
+    then it is the newest of the id. One that had not answered is started again, and called after the fork.
     """
+    place = (parent.workflow_id, parent.generation, event.id)
     newest = store.find(event.workflow_id)
+    anew = store.find(f"{parent.workflow_id}/{event.id}")
+    if anew is not None and anew.parent == place:
+        return anew
     if newest is None:
         return None
-    place = (parent.workflow_id, parent.generation, event.id)
     for generation in range(newest.generation, max(newest.generation - GENERATIONS_MAX, 0), -1):
         found = store.find(event.workflow_id, generation)
         if found is not None and found.parent == place:

@@ -25,8 +25,8 @@ from dalsegno.tools.text import clean
         "replayed, and every wait is named with its line; no step is run. With --json: "
         '{"run": as in ls, "text", "waits": [{"id", "kind", "name", "line", "file", "source", "since", "until", '
         '"attempts", "attempts_max", "began", "error", "child"}], "after_line", "by_code", "problem", "last_error": '
-        '{"event", "what", "name", "error", "at", "attempts"} or null, "owner", "claim", "deaths", "advice": '
-        '[{"what", "command"}]}.',
+        '{"event", "what", "name", "error", "at", "attempts", "cause", "line"} or null, "owner", "claim", "deaths", '
+        '"advice": [{"what", "command"}]}.',
     ),
 )
 @click.argument("run", type=RunName())

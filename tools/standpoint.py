@@ -51,7 +51,7 @@ def panels(record: RunRecord, walk: Walk, line: Timeline, point: Point, codec: C
     holder = next((one for one in point.root.all() if point.answers and one.path == point.answers.fiber), point.root)
     if holder.levels:
         parts.append(Panel(_variables(holder.levels), title="variables", title_align="left"))
-    if point.root.beneath or point.root.waits_for:
+    if point.root.beneath or point.root.waits_for not in ("", "nothing"):
         parts.append(Panel(_tree(point.root), title="fibers", title_align="left"))
     for key, value in point.published.items():
         parts.append(Text(f"state {clean(key, NAME_MAX)} = {summary(value, codec)}", style="dim"))

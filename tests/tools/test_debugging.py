@@ -82,6 +82,13 @@ def test_generators_below(url: str):
     assert "interpreter" not in result.output
 
 
+def test_an_exception_is_told_with_what_it_says(url: str):
+    """Where a `yield` raises, the error's type and message are shown, not only the note with run and event."""
+    result = fed(url, "n", "q", options=("--at", "1"), run="stock-1")
+    assert "ValueError: the shelf 'top' is empty" in result.output
+    assert f"shop.py({line_of('yield from count(shelf)')})stocktaking()" in result.output
+
+
 def test_breakpoints_in_the_code(url: str, monkeypatch: pytest.MonkeyPatch):
     """`breakpoint()` stops, with no N from the beginning, with one only after it; step goes into plain functions."""
     monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)

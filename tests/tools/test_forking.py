@@ -122,6 +122,17 @@ def test_a_child_that_answered_otherwise(run_replay: Cli, url: str):
     assert result_of(url, "both-2") == "x, receipt 8: 10"
 
 
+def test_a_child_that_is_started_again(run_replay: Cli, url: str):
+    """A child that had not answered within the prefix runs again as the fork's own; it is shown, and check agrees."""
+    at = place(url, "both-1", ev.ChildCompleted)
+    run_replay("fork", "both-1", "--at", at, "--id", "anew", "--store", url)
+    assert result_of(url, "anew") == "receipt 7: 10receipt 8: 10"
+    run_replay("check", "--store", url)
+    shown = json.loads(run_replay("show", "anew", "--children", "1", "--store", url, "--json").stdout)
+    children = [event["child"]["run"] for event in shown["events"] if "child" in event]
+    assert [(child["id"], child["parent"]) for child in children] == [("anew/1", "anew#1"), ("anew/2", "anew#1")]
+
+
 def test_where_no_outcome_can_be_replaced(run_replay: Cli, url: str):
     """The start, a decision or the end have none, and the message says what to name instead."""
     end = str(len(events_of(url, "order-1")) - 1)

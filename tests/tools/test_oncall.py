@@ -180,6 +180,24 @@ def test_a_failed_run(run_replay: Cli, url: str):
     assert found["advice"][0]["command"].startswith("replay fork 'stock-1#1' --at 1 --app MODULE")
 
 
+def test_a_failure_is_traced_to_its_line(run_replay: Cli, url: str, store: Backend):
+    """A run that failed of a step or child says of which event, and at which line; of a child, it is looked at next."""
+    found = told(run_replay, url, "stock-1", *APP)
+    assert found["last_error"]["cause"] == 1
+    assert "It came out of event 1 (step failed 'count', line " in found["text"]
+    assert ".. " not in found["text"]
+    parent = find_run(store, "both-1")
+    begun, asked = decode_history(store.history(parent.number, 0, 2))
+    assert isinstance(asked, ev.ChildStarted)
+    error = CODEC.encode_error(ValueError("no stock."))
+    events = [begun, asked, ev.ChildFailed(asked.at_us, 9, asked.id, error), ev.RunFailed(asked.at_us, error)]
+    said = explained(store, "both-1", events=events, status=Status.FAILED, closed_at_us=asked.at_us)
+    assert f"It came out of event 2 (child failed, line {asked.line})." in said
+    assert "see why its child both-1/1 failed; mend the code" in said
+    own = explained(store, "both-1", events=[begun, events[3]], status=Status.FAILED, closed_at_us=asked.at_us)
+    assert "It came out" not in own
+
+
 def test_a_run_that_is_done(run_replay: Cli, url: str):
     """Nothing is to be done for a run that completed."""
     found = told(run_replay, url, "order-1", *APP)
