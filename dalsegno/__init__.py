@@ -40,6 +40,7 @@ from dalsegno.core.engine.client import Client
 from dalsegno.core.engine.engine import Engine
 from dalsegno.core.engine.observing import Observer
 from dalsegno.core.engine.run import Run
+from dalsegno.core.engine.whereabouts import workflow_logger
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.errors import (
     AlienYield,
@@ -161,4 +162,5 @@ __all__ = [
     "step",
     "step_context",
     "workflow",
+    "workflow_logger",
 ]

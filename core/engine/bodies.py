@@ -125,6 +125,12 @@ class StepContext:
         self._job.beat_us = self._clock.steady_us()
 
 
+def current_job() -> Job | None:
+    """The job whose body is running here."""
+    current = _current.get(None)
+    return None if current is None else current[0]
+
+
 def step_context() -> StepContext:
     """The context of the step whose body is running. Raises `UseError` outside of one.
 

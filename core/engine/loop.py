@@ -41,6 +41,7 @@ from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.timeouts import Timeouts
+from dalsegno.core.engine.whereabouts import named
 from dalsegno.core.errors import DecodeError, StoreDamaged, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
 from dalsegno.core.store import Applied, Refusal, Refused, RunRecord, Status
@@ -204,7 +205,7 @@ class Loop:
         except StoreError:
             raise
         except Exception as error:
-            log.exception("run %s: a bug in dalsegno, or in a definition", run.number)
+            log.exception("run %s: a bug in dalsegno, or in a definition", run.number, extra=named(run.record))
             return self._block(run, act, f"{type(error).__name__}: {error}")
         return True
 
@@ -360,11 +361,11 @@ class Loop:
             self.trouble(run, error)
             return
         if gone:
-            log.info("run %s is no longer this engine's: %s", run.number, refused.why.value)
+            log.info("run %s is no longer this engine's: %s", run.number, refused.why.value, extra=named(run.record))
             self._let_go(run)
             return
         if refused.why is Refusal.HEAD:
-            log.warning("run %s: %s; it is read again", run.number, refused.why.value)
+            log.warning("run %s: %s; it is read again", run.number, refused.why.value, extra=named(run.record))
         if refused.why is Refusal.CHILD:
             run.refused |= {refused.detail}
         self._take_back(run, act)
@@ -435,7 +436,8 @@ class Loop:
             run.activation = None
             self.pass_turn(run)
             return False
-        log.warning("run %s is blocked: %s", run.record.run_id if run.record else run.number, reason)
+        named_ = run.record.run_id if run.record else run.number
+        log.warning("run %s is blocked: %s", named_, reason, extra=named(run.record))
         self.closing.set_aside(run, act, reason)
         return True
 
@@ -448,7 +450,7 @@ class Loop:
 
     def trouble(self, run: LiveRun, error: Exception) -> None:
         """The store failed while this run was being moved: nothing is lost, the tick tries again."""
-        log.warning("run %s waits for the store: %s", run.number, error)
+        log.warning("run %s waits for the store: %s", run.number, error, extra=named(run.record))
         act, run.activation = run.activation, None
         if act is not None:
             self._take_back(run, act)

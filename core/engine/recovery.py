@@ -11,6 +11,7 @@ from dalsegno.core.commands import StartChild
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.live import Activation, LiveRun, put_away
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
+from dalsegno.core.engine.whereabouts import Place
 from dalsegno.core.errors import WorkflowError
 from dalsegno.core.events import RunStarted
 from dalsegno.core.history import decode_history
@@ -49,14 +50,16 @@ class Loader:
         run.first, run.head = None, len(events)
         started = events[0]
         assert isinstance(started, RunStarted)
-        interpreter = Interpreter(self._around.workflow(started.workflow), self._around.codec)
+        place, definition = Place(record), self._around.workflow(started.workflow)
+        with place.around():
+            interpreter = Interpreter(definition, self._around.codec)
         # A fork or an import has published nothing yet: it goes through its scopes once, for what they publish.
         try:
-            interpreter.replay(events, skip_scopes=not record.restore)
+            interpreter.replay(place.recalled(events, first is not None), skip_scopes=not record.restore)
         except BaseException:
             put_away(interpreter)
             raise
-        run.interpreter = interpreter
+        run.interpreter, place.replaying = interpreter, False
         if record.status is Status.BLOCKED:
             act.also.status, act.also.reason, act.urgent = Status.RUNNING, "", True
             self._set_timers(act, interpreter)
