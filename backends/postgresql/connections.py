@@ -29,6 +29,7 @@ from dalsegno.backends.postgresql.failures import Again, Lost
 from dalsegno.backends.postgresql.listening import Listener
 from dalsegno.backends.postgresql.migrations import migrate
 from dalsegno.backends.postgresql.options import Options
+from dalsegno.backends.postgresql.rows import leases_of
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.core.errors import BadOption, StoreError, StoreInUse, StoreUnusable, UnknownOutcome
 
@@ -53,6 +54,7 @@ class Connections:
         self._writer: Session | None = None
         self._writer_used = 0.0
         self._owner = ""
+        self._joined: set[str] = set()
         self._lock = threading.Lock()  # over the list of readers
         self._idle: list[Session] = []
         self._room = threading.BoundedSemaphore(options.readers)
@@ -205,6 +207,8 @@ class Connections:
                 session.slot, session.channel = self._slot(session), self.channel.encode()
                 if self._owner:
                     self._take_hold(session, self._owner)
+                for owner in self._joined:
+                    self._enter(session, owner)
                 self._writer = session
                 return session
             except (Lost, Again) as error:
@@ -255,22 +259,71 @@ class Connections:
 
         self.write(take)
 
+    def join(self, owner: str, length_us: int, now_us: int) -> None:
+        """Become one of the engines. Locks of the writing connection say so, and a new one takes them again."""
+
+        def work(session: Session) -> None:
+            if owner not in self._joined:
+                self._enter(session, owner)
+                self._joined.add(owner)
+            lease = (wire.int8(length_us), wire.int8(wire.in_range(now_us)), wire.int8(self._owner_lock(owner)))
+            session.run(st.JOIN, wire.text(owner), *lease)
+
+        self.write(work)
+
+    def leave(self, owner: str) -> bool:
+        """End the lease of an owner, and give back the locks that he took on this connection."""
+
+        def work(session: Session) -> bool:
+            answer = session.run(st.LEAVE, wire.text(owner))
+            if owner in self._joined:
+                self._joined.discard(owner)
+                session.run(st.UNLOCK_OWNER, wire.int8(self._owner_lock(owner)))
+                session.run(st.UNLOCK_SHARED, *self._engine_lock)
+            return answer.ntuples > 0
+
+        return self.write(work)
+
+    @property
+    def _engine_lock(self) -> tuple[bytes, bytes]:
+        """Held by whoever is the only engine, shared by those who have joined."""
+        oid = self._schema_oid
+        return wire.int4(ENGINE_LOCK_CLASS), wire.int4(oid - 2**32 if oid >= 2**31 else oid)
+
+    def _owner_lock(self, owner: str) -> int:
+        """The lock that shows that an owner's connection is there."""
+        return wire.read_int8(wire.digest(f"{self._schema_oid} {owner}")[:8])
+
+    def _enter(self, session: Session, owner: str) -> None:
+        self._take(session, st.TRY_SHARED_LOCK)
+        session.run(st.LOCK_OWNER, wire.int8(self._owner_lock(owner)))
+
     def _take_hold(self, session: Session, owner: str) -> None:
-        signed = self._schema_oid - 2**32 if self._schema_oid >= 2**31 else self._schema_oid
+        self._take(session, st.TRY_LOCK)
+        session.run(st.SET_ENGINE, wire.text(owner), wire.int4(os.getpid()), wire.text(socket.gethostname()))
+
+    def _take(self, session: Session, lock: st.Statement) -> None:
         deadline = time.monotonic() + HOLD_PATIENCE_S
-        while session.run(st.TRY_LOCK, wire.int4(ENGINE_LOCK_CLASS), wire.int4(signed)).get_value(0, 0) != b"\x01":
+        while session.run(lock, *self._engine_lock).get_value(0, 0) != b"\x01":
             if time.monotonic() > deadline:
                 raise self._in_use(session)
             self._closed.wait(0.02)
-        session.run(st.SET_ENGINE, wire.text(owner), wire.int4(os.getpid()), wire.text(socket.gethostname()))
 
     def _in_use(self, session: Session) -> StoreInUse:
+        living = [lease for lease in leases_of(session.run(st.LEASES)) if not lease.ended]
+        if living:
+            owner = living[0].owner
+            return StoreInUse(
+                f"{self.place} has engines at work: {owner} and perhaps others. Stop them first, "
+                "or open this one beside them.",
+                owner=owner,
+            )
         answer = session.run(st.GET_ENGINE)
         cells = [answer.get_value(0, at) or b"" for at in range(3)] if answer.ntuples else [b"", wire.int4(0), b""]
         owner, pid, host = wire.read_text(cells[0]), wire.read_int4(cells[1]), wire.read_text(cells[2])
         return StoreInUse(
             f"{self.place} has an engine already: process {pid} on {host} ({owner}). "
-            "One store has one engine: stop that one, or give this one a schema of its own.",
+            "Stop that one, or give this one a schema of its own.",
             owner=owner,
             pid=pid,
             host=host,

@@ -14,7 +14,7 @@ from psycopg.pq.abc import PGresult
 
 from dalsegno.backends.postgresql import wire
 from dalsegno.core.errors import StoreDamaged
-from dalsegno.core.store import NewRun, RunRecord, Status, StoredMessage
+from dalsegno.core.store import Lease, NewRun, RunRecord, Status, StoredMessage
 
 COLUMNS = (
     "number, workflow_id, generation, workflow, status, active, created_at_us, digest, closed_at_us, tags, parent_id, "
@@ -127,6 +127,21 @@ class Row:
 def rows_of(result: PGresult) -> list[Row]:
     """All rows of an answer."""
     return [Row.read(result, at) for at in range(result.ntuples)]
+
+
+def leases_of(result: PGresult) -> list[Lease]:
+    """The leases of an answer. Whose lock is gone has ended, unless all locks are gone because the server restarted."""
+    cell, int8 = result.get_value, wire.read_int8
+    return [
+        Lease(
+            owner=wire.read_text(cell(at, 0) or b""),
+            length_us=int8(cell(at, 1) or b""),
+            number=int8(cell(at, 2) or b""),
+            renewed_us=int8(cell(at, 3) or b""),
+            ended=cell(at, 4) == b"\x01",
+        )
+        for at in range(result.ntuples)
+    ]
 
 
 # --- checksums -----------------------------------------------------------------------------------------------------

@@ -165,14 +165,7 @@ RAISE_COUNTER = _statement("raise_counter", "UPDATE counters SET value = $1::big
 
 # --- holding -------------------------------------------------------------------------------------------------------
 
-CLAIM = _statement(
-    "claim",
-    f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
-    UPDATE runs SET epoch = epoch + 1, owner = $2::text,
-        deaths = deaths + CASE WHEN active AND owner NOT IN ('', $2::text) THEN 1 ELSE 0 END
-    FROM {rows_of("$1::bigint[]", "asked_number")} AS asked WHERE number = asked_number AND status IN {OPEN}
-    RETURNING {COLUMNS}""",
-)
+CLAIM = _statement("claim", f"SELECT {COLUMNS} FROM claim_runs($1::bigint[], $2::text, $3::integer)")
 RELEASE = _statement(
     "release",
     f"""WITH tick AS (UPDATE writers SET commits = commits + 1 WHERE slot = $3::integer)
@@ -181,6 +174,32 @@ RELEASE = _statement(
 )
 TAKE_SLOT = _statement("take_slot", "SELECT take_slot($1::bigint, $2::text)")
 TRY_LOCK = _statement("try_lock", "SELECT pg_try_advisory_lock($1::integer, $2::integer)")
+TRY_SHARED_LOCK = _statement("try_shared_lock", "SELECT pg_try_advisory_lock_shared($1::integer, $2::integer)")
+UNLOCK_SHARED = _statement("unlock_shared", "SELECT pg_advisory_unlock_shared($1::integer, $2::integer)")
+LOCK_OWNER = _statement("lock_owner", "SELECT pg_try_advisory_lock($1::bigint)")
+UNLOCK_OWNER = _statement("unlock_owner", "SELECT pg_advisory_unlock($1::bigint)")
+JOIN = _statement(
+    "join",
+    """INSERT INTO leases (owner, length_us, number, renewed_us, lock, server)
+    VALUES ($1::text, $2::bigint, nextval('lease_numbers'), $3::bigint, $4::bigint, pg_postmaster_start_time())
+    ON CONFLICT (owner) DO UPDATE SET length_us = excluded.length_us, number = excluded.number,
+        renewed_us = excluded.renewed_us, lock = excluded.lock, server = excluded.server""",
+)
+RENEW = _statement(
+    "renew",
+    """UPDATE leases SET number = nextval('lease_numbers'), renewed_us = $2::bigint, server = pg_postmaster_start_time()
+    WHERE owner = $1::text RETURNING number""",
+)
+LEAVE = _statement("leave", "DELETE FROM leases WHERE owner = $1::text RETURNING number")
+EXPIRE = _statement("expire", "DELETE FROM leases WHERE owner = $1::text AND number = $2::bigint RETURNING number")
+LEASES = _statement(
+    "leases",
+    """SELECT owner, length_us, number, renewed_us, server = pg_postmaster_start_time() AND NOT EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND classid = ((lock >> 32) & 4294967295)::oid AND objid = (lock & 4294967295)::oid)
+    FROM leases ORDER BY owner COLLATE "C\"""",
+)
 UNLOCK_ALL = _statement("unlock_all", "SELECT pg_advisory_unlock_all()")
 SET_ENGINE = _statement(
     "set_engine",
@@ -202,6 +221,9 @@ INBOX = _statement(
     "inbox",
     """SELECT seq, at_us, crc, failed, kind, name, payload FROM messages WHERE run = $1::bigint AND seq > $2::bigint
     ORDER BY seq LIMIT $3::bigint""",
+)
+LOOK_UP = _statement(
+    "look_up", f"SELECT {COLUMNS} FROM runs JOIN {rows_of('$1::bigint[]', 'asked')} AS these ON number = asked"
 )
 RECORD = _statement("record", f"SELECT {COLUMNS} FROM runs WHERE number = $1::bigint")
 FIND_NEWEST = _statement(

@@ -327,24 +327,28 @@ def test_messages_find_the_newest_run_while_it_continues_as_new(url: str):
     message is lost or told that there is nobody."""
     with opened(url) as store:
         run, closed = begin(store), threading.Event()
+        allowed = threading.Semaphore(0)  # a few for each generation: with no end of them no run would ever close
         answers: list[Sent] = []
 
         def send() -> None:
             with opened(url) as mine:
-                while not closed.is_set():
+                while allowed.acquire() and not closed.is_set():
                     answers.extend(sent for sent, _ in mine.send([signal()], 1))
 
         threads = [threading.Thread(target=send) for _ in range(3)]
         for thread in threads:
             thread.start()
         taken, generations = 0, 0
+        allowed.release(3)
         while generations < 40:
             seqs = tuple(message.seq for message in store.inbox(run.number))
             closing = end(run, seen=max(seqs, default=0), consumed=seqs, status=Status.CONTINUED, continued=new_run())
             (verdict,) = store.commit([closing])
             if isinstance(verdict, Applied):
                 taken, generations, run = taken + len(seqs), generations + 1, verdict.created[0]
+                allowed.release(3)
         closed.set()
+        allowed.release(3)
         for thread in threads:
             thread.join()
         assert set(answers) == {Sent.ACCEPTED}

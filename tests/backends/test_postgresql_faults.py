@@ -426,3 +426,51 @@ def test_a_closed_store_leaves_no_session_behind(postgresql: Server, url: str):
         pids = [pid for (pid,) in slots]
         while connection.execute(gone, [pids]).fetchall() != [(0,)]:
             connection.execute("SELECT pg_sleep(0.01)")
+
+
+# --- several engines -----------------------------------------------------------------------------------------------
+
+
+def test_whose_connection_is_gone_has_ended_unless_the_server_was(own_server: OwnServer):
+    """An engine whose process died is seen to have ended at once; after the server restarted, when nobody has a
+    connection any more, nobody is taken for dead, and whoever lives is there again with his next renewal."""
+    url = own_server.with_options(schema="orders")
+    with opened(url) as one, opened(url) as two, opened(url) as looker:
+        one.join("one", 5_000_000, 1)
+        two.join("two", 5_000_000, 1)
+        one.close()
+        assert [(lease.owner, lease.ended) for lease in looker.leases()] == [("one", True), ("two", False)]
+        own_server.stop("fast")
+        own_server.start()
+        assert [lease.ended for lease in looker.leases()] == [False, False]
+        assert two.renew("two", 2)
+        assert [lease.ended for lease in looker.leases()] == [False, False]
+        two.close()
+        assert [(lease.owner, lease.ended) for lease in looker.leases()] == [("one", False), ("two", True)]
+
+
+def test_a_claim_that_waited_looks_at_the_leases_anew(postgresql: Server, url: str):
+    """Who waits for the row of a run that another one is just claiming does not take it from him, although his lease
+    began later than the waiting."""
+    with opened(url) as one, opened(url) as two:
+        run = begin(two, owner="")
+        two.join("two", 5_000_000, 1)
+        claimed = list[int]()
+        with postgresql.connect() as connection:
+            connection.execute(f"SET search_path = {schema_of(url)}".encode())
+            with connection.transaction():
+                connection.execute("SELECT FROM runs FOR UPDATE")
+                waiter = threading.Thread(
+                    target=lambda: claimed.extend(record.number for record in two.claim([run.number], "two"))
+                )
+                waiter.start()
+                waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+                while connection.execute(waits).fetchall() == [(0,)]:
+                    connection.execute("SELECT pg_sleep(0.01)")
+                one.join("one", 5_000_000, 1)
+                connection.execute("UPDATE runs SET owner = 'one', epoch = epoch + 1")
+            waiter.join()
+        assert claimed == []
+        found = one.record(run.number)
+        assert found is not None
+        assert found.owner == "one"

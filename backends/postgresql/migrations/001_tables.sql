@@ -16,7 +16,6 @@ CREATE TABLE runs (
     number          bigint PRIMARY KEY,
     created_at_us   bigint NOT NULL,
     closed_at_us    bigint,
-    lease_until_us  bigint,             -- for several workers: until when `owner` may be taken to be alive
     last_message    bigint NOT NULL,    -- the newest message that came for it, but for wakes
     workflow_key    uuid NOT NULL,      -- a digest of workflow_id: of one length, however long the id is
     generation      integer NOT NULL,
@@ -116,6 +115,16 @@ CREATE TABLE engine (                   -- who held the store last; whether it s
     since   timestamptz NOT NULL
 );
 
+CREATE SEQUENCE lease_numbers;
+CREATE TABLE leases (                   -- the engines at work; an advisory lock of each shows that his connection is there
+    owner      text PRIMARY KEY,
+    length_us  bigint NOT NULL,
+    number     bigint NOT NULL,
+    renewed_us bigint NOT NULL,
+    lock       bigint NOT NULL,
+    server     timestamptz NOT NULL     -- since when the server was up: after it restarted, all locks are gone
+) WITH (fillfactor = 50);
+
 -- Rows of these come and go quickly, and dead ones are in the way of those who read from the front.
 ALTER TABLE messages SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE timers SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
@@ -133,6 +142,21 @@ BEGIN
         ON CONFLICT (slot) DO UPDATE
         SET commits = writers.commits + 1, backend = excluded.backend, process = excluded.process, since = now();
     RETURN chosen;
+END $$;
+
+-- Give open runs to an owner: not those that another one has who has a lease. Their rows are locked first, so that
+-- the leases are looked at when nobody else can claim them any more.
+CREATE FUNCTION claim_runs(numbers bigint[], claimant text, a_slot integer) RETURNS SETOF runs LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM runs JOIN (SELECT * FROM unnest(numbers) AS listed (asked) LIMIT cardinality(numbers)) AS a
+        ON number = asked ORDER BY number FOR NO KEY UPDATE OF runs;
+    UPDATE writers SET commits = commits + 1 WHERE slot = a_slot;
+    RETURN QUERY UPDATE runs SET epoch = epoch + 1, owner = claimant,
+            deaths = deaths + CASE WHEN active AND owner NOT IN ('', claimant) THEN 1 ELSE 0 END
+        FROM (SELECT * FROM unnest(numbers) AS listed (asked) LIMIT cardinality(numbers)) AS a
+        WHERE number = asked AND status IN ('running', 'paused', 'blocked')
+        AND (owner IN ('', claimant) OR NOT EXISTS (SELECT FROM leases WHERE leases.owner = runs.owner))
+        RETURNING runs.*;
 END $$;
 
 -- The common transition: one event for an active run, nothing else. Undone by an error where it does not fit.
