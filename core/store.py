@@ -30,6 +30,7 @@ from __future__ import annotations
 import abc
 import enum
 import importlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
@@ -508,6 +509,17 @@ def open_store(url: str, **options: Any) -> Backend:
         raise StoreUnusable(f"the entry point for {scheme!r} names {backend!r}, which is not a Backend")
     opened: Backend = backend.open(location, **options)
     return opened
+
+
+def opened(store: str | Backend) -> Backend:
+    """The store that is meant by a URL, or by one that is open. Raises what `open_store` raises."""
+    if isinstance(store, Backend):
+        return store
+    if isinstance(store, os.PathLike):
+        raise BadOption(f"{store!r} is a path, and a store is named by a URL: write 'lmdb:{os.fspath(store)}'")
+    if not isinstance(store, str):
+        raise BadOption(f"{store!r}: takes a URL like 'lmdb:./orders', or an opened store")
+    return open_store(store)
 
 
 def _installed_store(scheme: str) -> Any:

@@ -32,7 +32,7 @@ from dalsegno.core.store import (
     RunRecord,
     Sent,
     Status,
-    open_store,
+    opened,
 )
 from dalsegno.core.text import storable, storable_tags
 from dalsegno.core.values.codec import Codec
@@ -65,7 +65,7 @@ class Client:
         entropy: Entropy | None = None,
     ) -> None:
         self._owns_backend = isinstance(store, str)
-        backend = open_store(store) if isinstance(store, str) else store
+        backend = opened(store)
         self._around = Surroundings(
             backend=backend,
             codec=codec or Codec(),
@@ -133,13 +133,31 @@ class Client:
         Every pair is checked and encoded before the first commit. A conflict raises `RunConflict` after the commit of
         its batch; calling again is safe, because starting is idempotent.
         """
-        prepared = [self._prepare(workflow, tuple(args), {}, id, on_conflict, tags) for id, args in starts]
+        prepared = [self._prepare_one(at, workflow, start, on_conflict, tags) for at, start in enumerate(starts)]
         runs: list[Run[T]] = []
         for at in range(0, len(prepared), BULK):
             batch = prepared[at : at + BULK]
             for (new, _), created in zip(batch, self._create(batch), strict=True):
                 runs.append(Run(self, self._accept(new, created)))
         return runs
+
+    def _prepare_one(
+        self,
+        at: int,
+        workflow: WorkflowDefinition[..., Any] | str,
+        start: tuple[str | None, Sequence[Any]],
+        on_conflict: OnConflict,
+        tags: Mapping[str, str] | None,
+    ) -> tuple[NewRun, RunStarted]:
+        """One start of many; an error says which."""
+        if not (isinstance(start, Sequence) and len(start) == 2 and _are_arguments(start[1])):
+            raise BadOption(f"start {at}, {start!r}: takes pairs (id, arguments), like ('one', (1, 2))")
+        id, args = start
+        try:
+            return self._prepare(workflow, tuple(args), {}, id, on_conflict, tags)
+        except Exception as error:
+            error.add_note(f"(start {at} of start_many, id {id!r}; none was started)")
+            raise
 
     def _prepare(
         self,
@@ -218,7 +236,16 @@ class Client:
     # --- finding ---------------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> Run[Any]:
-        """The run of a workflow id. Raises `RunNotFound`."""
+        """The run of a workflow id. Raises `RunNotFound`.
+
+        >>> with Client("memory:") as client:
+        ...     client.get("order-42")
+        Traceback (most recent call last):
+        ...
+        dalsegno.core.errors.RunNotFound: there is no run with the id 'order-42' in this store
+        """
+        if not isinstance(id, str):
+            raise BadOption(f"get({id!r}): takes a workflow id, which is text")
         record = self.backend.find(id)
         if record is None:
             raise RunNotFound(f"there is no run with the id {id!r} in this store", workflow_id=id)
@@ -232,9 +259,24 @@ class Client:
         tags: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> list[Run[Any]]:
-        """Runs that fit, newest first."""
+        """Runs that fit, newest first: of these statuses, of this workflow, that carry all of these tags.
+
+        Each handle follows its id, so that of a run that was restarted or has continued as new it shows the newest.
+        Raises `BadOption`.
+
+        >>> with Client("memory:") as client:
+        ...     client.runs(status=Status.FAILED, workflow="fulfil", tags={"region": "eu"}, limit=10)
+        []
+        """
         statuses = (status,) if isinstance(status, Status) else tuple(status)
+        if not all(isinstance(one, Status) for one in statuses):
+            raise BadOption(f"status={status!r}: takes Status.RUNNING, or several of Status")
+        if limit is not None and not (isinstance(limit, int) and limit >= 0):
+            raise BadOption(f"limit={limit!r}: takes a whole number, 0 or more")
         name = workflow.name if isinstance(workflow, WorkflowDefinition) else workflow
+        if name is not None and not isinstance(name, str):
+            raise BadOption(f"workflow={name!r}: takes a @workflow, or the name of one")
+        tags = storable_tags(tags)
         found: list[RunRecord] = []
         before: int | None = None
         while limit is None or len(found) < limit:
@@ -324,7 +366,7 @@ class Client:
         record = run.record
         stored = self.backend.history(record.number)
         most = len(stored) - (not record.status.open)
-        if not 1 <= at <= most:
+        if not (isinstance(at, int) and 1 <= at <= most):
             raise BadOption(f"fork(at={at}): {run.id!r} has {most} events that can be kept, so between 1 and {most}")
         started = decode_event(stored[0])
         assert isinstance(started, RunStarted)
@@ -346,3 +388,7 @@ class Client:
 
     def _create_plain(self, new: NewRun) -> Created:
         return self.backend.create([new])[0]
+
+
+def _are_arguments(given: object) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes)
