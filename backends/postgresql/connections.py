@@ -117,30 +117,51 @@ class Connections:
         It is done again where it was certainly undone: another transaction was in the way, or the connection broke
         before anything was sent. Raises `UnknownOutcome` where the connection broke later.
         """
-        self.refuse_if_unusable(True)  # before the lock, which in a forked child may never be given back
+        if self._process != os.getpid():
+            self.refuse_if_unusable(True)  # before the lock, which in a forked child may never be given back
         with self._writing:
             now = time.monotonic()
-            for attempt in range(ATTEMPTS):
+            session = self._writer
+            if session is None or now - self._writer_used > FRESH_S or self._closed.is_set():
                 session = self._ready_writer(now)
-                try:
-                    return work(session)
-                except Again as error:
-                    if attempt == ATTEMPTS - 1:
-                        raise StoreUnusable(f"{self.place}: others keep undoing this ({error})") from error
-                    self._closed.wait(random.uniform(0, 0.002) * attempt)
-                except Lost as error:
-                    self._drop_writer()
-                    if not error.nothing_applied:
-                        raise UnknownOutcome(
-                            f"{self.place}: the connection broke ({error}) and the commit may or may not be there"
-                        ) from error
-                    if time.monotonic() > now + self.options.reconnect:
-                        raise StoreUnusable(f"{self.place}: {error}") from error
-                finally:
-                    self._writer_used = now
-                    if session.in_transaction:
-                        self._drop_writer()
-        raise StoreUnusable(f"{self.place}: the connection breaks again and again")
+            try:
+                answer = work(session)
+            except (Again, Lost) as error:
+                return self._again(work, error, now)
+            except BaseException:
+                self._tidy_up(session)
+                raise
+            self._writer_used = now
+            return answer
+
+    def _again(self, work: Callable[[Session], T], error: Again | Lost, now: float) -> T:
+        """Do it once more, and again, as long as it was certainly undone."""
+        for attempt in range(ATTEMPTS):
+            if isinstance(error, Lost):
+                self._drop_writer()
+                if not error.nothing_applied:
+                    raise UnknownOutcome(
+                        f"{self.place}: the connection broke ({error}) and the commit may or may not be there"
+                    ) from error
+                if time.monotonic() > now + self.options.reconnect:
+                    break
+            elif self._writer is not None:
+                self._tidy_up(self._writer)
+                self._closed.wait(random.uniform(0, 0.002) * attempt)
+            session = self._ready_writer(now)
+            try:
+                return work(session)
+            except (Again, Lost) as another:
+                error = another
+            except BaseException:
+                self._tidy_up(session)
+                raise
+        raise StoreUnusable(f"{self.place}: this was undone again and again, at last because: {error}") from error
+
+    def _tidy_up(self, session: Session) -> None:
+        """A transaction that was left in the middle ends with its connection."""
+        if session.in_transaction:
+            self._drop_writer()
 
     def refuse_if_unusable(self, write: bool) -> None:
         """Raise `StoreUnusable` after `close`, in a forked child, and for writing what is open for reading only."""
@@ -197,7 +218,7 @@ class Connections:
     def _ready_writer(self, now: float) -> Session:
         self.refuse_if_unusable(True)
         writer = self._writer
-        if writer is not None and (now - self._writer_used < FRESH_S or writer.is_alive()):
+        if writer is not None and writer.is_alive():
             return writer
         self._drop_writer()
         deadline = now + self.options.reconnect

@@ -10,11 +10,13 @@ import psycopg
 from dalsegno.backends.postgresql import keeping, reading, wire
 from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql.connections import Connections
+from dalsegno.backends.postgresql.failures import Rejected
 from dalsegno.backends.postgresql.options import Options
 from dalsegno.backends.postgresql.rows import Row, leases_of, rows_of
 from dalsegno.backends.postgresql.session import Session
-from dalsegno.backends.postgresql.writing import Answers, write
+from dalsegno.backends.postgresql.writing import Answers, append_one, only_appends, write
 from dalsegno.core.store import (
+    APPLIED,
     Backend,
     Created,
     DueTimer,
@@ -117,6 +119,16 @@ class PostgresqlBackend(Backend):
         return self.write(runs, (), (), 0)[0]
 
     def commit(self, transitions: Sequence[Transition]) -> list[Verdict]:
+        if len(transitions) == 1:  # a run alone: what counts is how long its step takes, to a few microseconds
+            (t,) = transitions
+            if len(t.events) == 1 and only_appends(t):
+                if self.about_to_wait is not None:
+                    self.about_to_wait()
+                try:
+                    self._connections.write(lambda session: append_one(session, t))
+                    return [APPLIED]
+                except Rejected:
+                    pass  # looked at again below, to say why
         return self.write((), transitions, (), 0)[1]
 
     def send(self, messages: Sequence[Message], at_us: int) -> list[tuple[Sent, int]]:

@@ -52,11 +52,8 @@ def write(
     at_us: int,
 ) -> Answers:
     """Write all of it in one commit. Raises what `Session.run` does."""
-    if not creations and not messages and all(map(_only_appends, transitions)):
+    if not creations and not messages and all(map(only_appends, transitions)):
         try:
-            if len(transitions) == 1 and len(transitions[0].events) == 1:
-                _append_one(session, transitions[0])
-                return [], [APPLIED], []
             if len({t.run for t in transitions}) == len(transitions):
                 _append_many(session, transitions)
                 return [], [APPLIED] * len(transitions), []
@@ -68,7 +65,8 @@ def write(
 # --- one round trip ------------------------------------------------------------------------------------------------
 
 
-def _only_appends(t: Transition) -> bool:
+def only_appends(t: Transition) -> bool:
+    """Whether a transition does nothing but append events to an active run."""
     return (
         t.active
         and t.status is None
@@ -80,7 +78,8 @@ def _only_appends(t: Transition) -> bool:
     )
 
 
-def _append_one(session: Session, t: Transition) -> None:
+def append_one(session: Session, t: Transition) -> None:
+    """Append the one event of a transition which does nothing else. Raises `Rejected` if it does not fit."""
     run, head, (event,) = t.run, t.head, t.events
     session.run(
         st.APPEND_ONE,
