@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from math import inf
 from typing import Any, Literal, NoReturn, Protocol
 
 import attrs
 
-from dalsegno.core.errors import BadOption, Permanent, RetryAfter, TimedOut
+from dalsegno.core.errors import WAIT_MAX_S, BadOption, Permanent, RetryAfter, TimedOut
 from dalsegno.core.text import check_workflow_id, storable
 
 OnParentClose = Literal["cancel", "abandon", "terminate"]
@@ -29,9 +30,23 @@ def seconds(value: float | timedelta) -> float:
     """
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise BadOption(f"a duration is a number of seconds or a timedelta, not {value!r}")
     return float(value)
+
+
+def time_limit(value: float | timedelta | None) -> float | None:
+    """A time-out in seconds, or None where there is none, which is what infinity means, too.
+
+    >>> time_limit(timedelta(minutes=2)), time_limit(None), time_limit(float("inf"))
+    (120.0, None, None)
+    """
+    length = None if value is None else seconds(value)
+    if length is None or length == inf:
+        return None
+    if length > WAIT_MAX_S:
+        raise BadOption(f"a time-out of {length:g} seconds: at most {WAIT_MAX_S:,}, or leave it out")
+    return length
 
 
 # --- what fields take ------------------------------------------------------------------------------------------------
@@ -166,7 +181,7 @@ class StepOptions:
     """
 
     retry: Retry = attrs.field(factory=Retry)
-    timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
+    timeout: float | None = attrs.field(default=None, converter=time_limit, validator=_positive)
     once: bool = attrs.field(default=False, validator=_flag)
     idempotent: bool = attrs.field(default=False, validator=_flag)
     long: bool = attrs.field(default=False, validator=_flag)
@@ -189,7 +204,7 @@ class WorkflowOptions:
     child workflows.
     """
 
-    timeout: float | None = attrs.field(default=None, converter=attrs.converters.optional(seconds), validator=_positive)
+    timeout: float | None = attrs.field(default=None, converter=time_limit, validator=_positive)
     arguments: Arguments = attrs.field(default="strict", validator=_one_of("strict", "warn", "ignore"))
     id: str | None = None
     on_parent_close: OnParentClose = attrs.field(default="cancel", validator=_one_of("cancel", "abandon", "terminate"))
@@ -289,7 +304,7 @@ def _place(given: str | _Path | Archiving | None) -> str | Archiving | None:
 def _kept(given: float | timedelta | None) -> float | None:
     """How long something is kept, in seconds; None, for ever, which is what infinity means, too."""
     length = None if given is None else seconds(given)
-    return None if length == float("inf") else length
+    return None if length == inf else length
 
 
 @attrs.frozen(kw_only=True)

@@ -93,7 +93,7 @@ def test_waits_grow_to_their_maximum_and_are_spread():
         (lambda: Retry(jitter=2), "between 0 and 1"),
         (lambda: Retry(jitter=math.nan), "jitter=nan): takes a number"),
         (lambda: Retry(initial=-1), "cannot be less than zero"),
-        (lambda: Retry(maximum=math.nan), "cannot be less than zero"),
+        (lambda: Retry(maximum=math.nan), "not nan"),
         (lambda: Retry(initial=NO), "a number of seconds or a timedelta, not 'no'"),
         (lambda: Retry(retry_on=cast(Any, (5,))), "retry_on=(5,)): 5 is no type of exception"),
         (lambda: Retry(retry_on=NO), "is no type of exception"),
@@ -108,6 +108,8 @@ def test_waits_grow_to_their_maximum_and_are_spread():
         (lambda: Completion(tolerated_percentage=101), "between 0 and 100"),
         (lambda: Completion(tolerated_percentage=NO), "takes a number"),
         (lambda: StepOptions(timeout=0), "more than zero"),
+        (lambda: StepOptions(timeout=math.nan), "a number of seconds or a timedelta, not nan"),
+        (lambda: StepOptions(timeout=1e12), "at most 100,000,000,000, or leave it out"),
         (lambda: StepOptions(retry=cast(Any, 5)), "retry=5): takes a Retry"),
         (lambda: StepOptions(once=NO), "once='no'): takes True or False"),
         (lambda: StepOptions(idempotent=cast(Any, 1)), "takes True or False"),
@@ -143,6 +145,11 @@ def test_durations_are_seconds_or_timedeltas():
     assert (seconds(2), seconds(timedelta(minutes=1))) == (2.0, 60.0)
     with pytest.raises(BadOption, match="not True"):
         seconds(True)
+
+
+def test_a_time_out_without_end_is_none():
+    """Infinity is how some write that there is none."""
+    assert StepOptions(timeout=math.inf).timeout is WorkflowOptions(timeout=None).timeout is None
 
 
 def test_a_completion_bears_what_it_says():
