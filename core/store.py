@@ -41,7 +41,13 @@ from dalsegno.core.errors import BadOption, StoreDamaged, StoreUnusable
 
 
 class Status(enum.Enum):
-    """How a run stands. The first three are open, the others closed."""
+    """How a run stands. The first three are open, the others closed.
+
+    `BLOCKED` waits for mended code, `PAUSED` for `run.resume()`. `CONTINUED` has gone on as a new run of the same id.
+
+    >>> Status.BLOCKED.open, Status.CONTINUED.open, Status("failed")
+    (True, False, <Status.FAILED: 'failed'>)
+    """
 
     RUNNING = "running"
     PAUSED = "paused"

@@ -46,6 +46,19 @@ class Run(Generic[T]):
     """A handle on one workflow id. Made by `start`, `get` and `runs`; holds nothing open.
 
     It follows the id: when the run continues as new, `status`, `result` and messages are those of the newest run.
+    Whatever is asked is read from the store now, and raises what the store raises, and `RunNotFound` when retention has
+    removed the run. `await run` is `run.result()` for programs with an event loop.
+
+    >>> from dalsegno import Engine, Flow, Publish, Receive, workflow
+    >>> @workflow
+    ... def approved(order: str) -> Flow[str]:
+    ...     yield from Publish("stage", "waiting")
+    ...     return f"{order}: {(yield from Receive('approval', str))}"
+    >>> with Engine("memory:", workflows=[approved]) as engine:
+    ...     run = engine.start(approved, "chairs", id="order-42")
+    ...     run.signal("approval", "granted")
+    ...     run.result(timeout=10), run.status, run.state
+    ('chairs: granted', <Status.COMPLETED: 'completed'>, {'stage': 'waiting'})
     """
 
     def __init__(self, client: Host, record: RunRecord) -> None:
@@ -107,7 +120,8 @@ class Run(Generic[T]):
 
     @property
     def error(self) -> ErrorSummary | None:
-        """How the run failed, as data that needs none of its classes; None if it did not."""
+        """How the run failed, was cancelled or terminated, ran out of time or is blocked, as data that needs none of
+        its classes; None if it did not."""
         record = self.record
         event = self._closing_event(record)
         if isinstance(event, RunFailed | RunCancelled):
@@ -213,7 +227,8 @@ class Run(Generic[T]):
         self._say("signal", named(name), self._client.codec.from_json(payload), dedup)
 
     def cancel(self, reason: str = "") -> None:
-        """Ask the run to end itself: `Cancelled` is raised where it waits, and its clean-up runs."""
+        """Ask the run to end itself: `Cancelled` is raised where it waits, and its clean-up runs. Durable when this
+        returns, and over when `result` raises. Raises `RunClosed`, as the next three do, too."""
         self._say("cancel", payload=storable(reason, "a reason").encode())
 
     def terminate(self, reason: str = "") -> None:

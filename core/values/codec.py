@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from dalsegno.core.errors import DecodeError, EncodeError
+from dalsegno.core.errors import BadOption, DecodeError, EncodeError
 from dalsegno.core.values import wire
 from dalsegno.core.values.exceptions import ErrorSummary, bare
 from dalsegno.core.values.layers import PayloadLayer
@@ -31,10 +31,14 @@ _NOT_PACKED = (OverflowError, UnicodeEncodeError, RecursionError)
 
 
 def _fixed(layers: Sequence[PayloadLayer]) -> tuple[PayloadLayer, ...]:
+    if not (isinstance(layers, Sequence) and all(isinstance(layer, PayloadLayer) for layer in layers)):
+        raise BadOption(f"Codec(layers={layers!r}): takes a list of layers, each with encode(data) and decode(data)")
     return tuple(layers)
 
 
 def _copied(renamed: Mapping[str, type]) -> Mapping[str, type]:
+    if not (isinstance(renamed, Mapping) and all(isinstance(kind, type) for kind in renamed.values())):
+        raise BadOption(f"Codec(renamed={renamed!r}): takes old names and classes, like {{'shop.old:Order': Order}}")
     return dict(renamed)
 
 
@@ -49,6 +53,17 @@ class Codec:
       is stored already is read whatever its size; but lower it only when no run is open that passed more, for a replay
       passes its values again.
     * `renamed` gives the classes that were stored under names they no longer have: `{"shop.old:Order": Order}`.
+
+    Hand the same one to every engine, client and tool of a store. Raises `BadOption`.
+
+    >>> codec = Codec(max_bytes=10)
+    >>> codec.decode(codec.encode({1, 2}))
+    {1, 2}
+    >>> codec.encode("a report of ten pages")
+    Traceback (most recent call last):
+    ...
+    dalsegno.core.errors.EncodeError: value cannot be stored: it takes 22 bytes, and the limit is 10. Keep it in a file \
+or an object store and pass where it is, or raise Codec(max_bytes=...).
     """
 
     layers: Sequence[PayloadLayer] = attrs.field(default=(), converter=_fixed)
@@ -59,6 +74,8 @@ class Codec:
     _converter: Any = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 1:
+            raise BadOption(f"Codec(max_bytes={self.max_bytes!r}): takes a whole number of bytes, at least 1")
         reader = Reader(self.renamed)
         object.__setattr__(self, "_reader", reader)
         object.__setattr__(self, "_unpack", reader.unpack)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class PayloadLayer(Protocol):
     """One link of a codec chain: bytes to bytes and back.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from dalsegno.core.errors import DecodeError, EncodeError
+from dalsegno.core.errors import BadOption, DecodeError, EncodeError
 from dalsegno.core.values.codec import Codec
 from dalsegno.core.values.plain import is_plain
 from tests.core.values.zoo import EXAMPLES, Box, Cached, CachedSlot, Derived, Line, Order, same, zoo
@@ -187,3 +187,21 @@ def test_what_is_decoded_shares_nothing_with_what_was_encoded() -> None:
     value = Box([Order.__new__(Order)])
     value.content.clear()
     assert codec.decode(codec.encode(value)).content is not value.content
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_bytes": 0}, "max_bytes=0): takes a whole number of bytes, at least 1"),
+        ({"max_bytes": "1 MiB"}, "takes a whole number of bytes"),
+        ({"layers": 5}, "layers=5): takes a list of layers"),
+        ({"layers": [len]}, "each with encode(data) and decode(data)"),
+        ({"renamed": ["shop.old:Order"]}, "takes old names and classes"),
+        ({"renamed": {"shop.old:Order": "Order"}}, "takes old names and classes"),
+    ],
+)
+def test_a_wrong_codec_cannot_be_made(options: dict[str, Any], says: str) -> None:
+    """An option of the wrong kind is refused where it is written, and not when the first payload comes."""
+    with pytest.raises(BadOption) as raised:
+        Codec(**options)
+    assert says in str(raised.value)
