@@ -59,11 +59,10 @@ class Codec:
     >>> codec = Codec(max_bytes=10)
     >>> codec.decode(codec.encode({1, 2}))
     {1, 2}
-    >>> codec.encode("a report of ten pages")
+    >>> codec.encode("a report of ten pages")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    dalsegno.core.errors.EncodeError: value cannot be stored: it takes 22 bytes, and the limit is 10. Keep it in a file \
-or an object store and pass where it is, or raise Codec(max_bytes=...).
+    dalsegno.core.errors.EncodeError: value cannot be stored: it takes 22 bytes, and the limit is 10. Keep it ...
     """
 
     layers: Sequence[PayloadLayer] = attrs.field(default=(), converter=_fixed)
