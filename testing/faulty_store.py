@@ -129,7 +129,8 @@ class FaultyStore(Backend):
         self._call("hold", False, lambda: self.inner.hold(self._held_as or owner))
 
     def join(self, owner: str, length_us: int, now_us: int) -> None:
-        self._call("join", True, lambda: self.inner.join(owner, length_us, now_us))
+        name = owner if self.inner.several else self._held_as or owner
+        self._call("join", True, lambda: self.inner.join(name, length_us, now_us))
 
     def renew(self, owner: str, now_us: int) -> bool:
         return self._call("renew", True, lambda: self.inner.renew(owner, now_us))

@@ -278,19 +278,28 @@ class SimulatedWorks(Works):
 
     def stop(self) -> None:
         """End in good order: nothing more is begun, what has happened is recorded, the runs are given back."""
-        self.loop.draining = True
+        self.loop.draining = self.claims.draining = True
         try:
             for _ in range(2):  # a checkpoint that is on its way, and what gathered behind it
                 self.upkeep.flush_old(everything=True)
                 self.committer.retry()
             self.around.backend.release([*self.loop.live], self.around.owner)
+            self.leases.end()
         except StoreError:
             pass  # as at the worker's stop: the runs go on when the store is opened again
         self.bury()
 
+    def lose_lease(self) -> None:
+        """Others end this engine's lease: as they do at once when a process has ended on their machine."""
+        store = self.store.inner
+        for lease in store.leases():
+            if lease.owner == self.around.owner:
+                store.expire(lease)
+
     def bury(self) -> None:
         """The process is dead: nothing it holds acts any more, and its generators are put away without clean-up."""
         self.store.dead = True
+        self.lose_lease()
         for run in list(self.loop.live.values()):
             if run.interpreter is not None:
                 run.interpreter.evict()

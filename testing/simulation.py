@@ -301,7 +301,7 @@ class Simulation(CarefulEngine):
 
     def _misbehave(self) -> None:
         """What can go wrong between two pieces of work."""
-        faults, loop = self.faults, self.works.loop
+        faults, works, loop = self.faults, self.works, self.works.loop
         if faults.fires("worker.crash"):
             raise Crash("injected: the process dies between two pieces of work")
         if loop.idle and faults.fires("worker.evict"):
@@ -313,6 +313,7 @@ class Simulation(CarefulEngine):
         if loop.live and faults.fires("lease.lost"):
             numbers = sorted(loop.live)
             lost = numbers[int(faults.amount("lease.lost") * len(numbers))]
+            works.lose_lease()
             self._store.claim([lost], "another engine (injected)")
 
     def wait_for_end(self, run: Run[Any], timeout: float | timedelta | None) -> bool:

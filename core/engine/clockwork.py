@@ -5,17 +5,19 @@ a simulator whenever its clock has moved.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from dalsegno.core.engine.arrivals import MAIL
+from dalsegno.core.engine.claims import Claims
 from dalsegno.core.engine.committer import Committer
+from dalsegno.core.engine.leases import Leases
 from dalsegno.core.engine.live import STUBBORN, LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.suspects import Suspects
 from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.errors import StoreFull
-from dalsegno.core.store import RunRecord, Status
 
 TICK_S = 0.05
 """How long a message from another process waits at most, and how often time-outs are looked at."""
@@ -45,32 +47,25 @@ class Clockwork:
         upkeep: Upkeep,
         committer: Committer,
         *,
+        leases: Leases,
+        room: Callable[[], int],
         put_away_after: float,
         live_max: int,
     ) -> None:
         self._around, self._loop, self._upkeep, self._committer = around, loop, upkeep, committer
         self._put_away_after_us, self._live_max = round(put_away_after * 1e6), live_max
         self.suspects = Suspects(around, loop)
+        self.leases = leases
+        self.claims = Claims(around, loop, leases, self.suspects, room)
         self.sweeper: Sweeps | None = None
         self._news_seen = 0
         self._changes: object = None
+        self._lost = self._gone = False  # whether our lease was lost, or others have gone, and it is not yet seen to
 
     def recover(self) -> None:
-        """Claim every run with work to do, and try the blocked ones, for which the code may have been mended."""
-        backend, after = self._around.backend, 0
-        claimed: list[RunRecord] = []
-        while numbers := backend.active(after):
-            claimed += backend.claim(self.suspects.hold_back(numbers), self._around.owner)
-            after = numbers[-1]
-        for record in claimed:  # not before all are found: what they start is active as well, and must not be claimed
-            self._loop.adopt(record)
-        before: int | None = None
-        while blocked := backend.runs(status=[Status.BLOCKED], before=before):
-            for record in blocked:
-                if not record.reason.startswith("quarantined"):
-                    self._loop.deliver(record.number, MAIL)
-            before = blocked[-1].number
-        self._loop.next_deadline_us = backend.next_deadline_us()
+        """Go on with what is unfinished and nobody else's."""
+        self.claims.take_over(opening=True)
+        self._loop.next_deadline_us = self._around.backend.next_deadline_us()
 
     def tick(self) -> None:
         """Look at everything once. Cheap in a calm: one read of the store's change counter."""
@@ -78,10 +73,13 @@ class Clockwork:
         stalled = self._committer.stalled
         if stalled is not None:
             self._committer.retry()
+        self._look_at_leases()
         if loop.troubled:
             upkeep.retry_troubled()
         self._read_news()
-        upkeep.fire_timers()
+        if self.claims.waiting:
+            self.claims.take_waiting()
+        upkeep.fire_timers(self.claims.ours)
         upkeep.expire_attempts()
         if self.suspects:
             self.suspects.try_next()
@@ -101,14 +99,31 @@ class Clockwork:
             return TICK_S
         return min(TICK_S, max(AFTER_FIRING_S, (due_us - self._around.clock.now_us()) / 1e6))
 
+    def _look_at_leases(self) -> None:
+        """Renew ours, see to what we have lost meanwhile, and to what others have left."""
+        self._lost |= not self.leases.keep()
+        if self._lost:
+            self.claims.let_go_of_lost()
+            self._lost = False
+        self._gone |= bool(self.leases.look_when_due())
+        if self._gone:
+            self.claims.take_over()
+            self._news_seen, self._changes = 0, None  # their messages and timers were left to them
+            self._loop.next_deadline_us = self._around.backend.next_deadline_us()
+            self._gone = False
+        self._loop.start_ready()  # bodies that waited for our lease
+
     def _read_news(self) -> None:
         backend = self._around.backend
         changes = backend.changes()
         if changes == self._changes:
             return
         while news := backend.news(self._news_seen):
-            for number in dict.fromkeys(run for _, run in news):
-                self._loop.deliver(number, MAIL)
+            numbers = dict.fromkeys(run for _, run in news)
+            ours = self.claims.ours(numbers, begun_only=True)
+            for number in numbers:
+                if number in ours:
+                    self._loop.deliver(number, MAIL)
             self._news_seen = news[-1][0]
         deadline_us = backend.next_deadline_us()
         if deadline_us is not None:

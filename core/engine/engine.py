@@ -21,6 +21,12 @@ from dalsegno.core.events import RunStarted
 from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
+LOOK_AGAIN_S = 1.0
+"""Who waits for the end of a run is told; so often he looks as well, since another engine may have taken it over."""
+
+OTHERS_S = 0.02
+"""How often he looks where the run is another engine's."""
+
 
 class Engine(Client):
     """Runs workflows, and talks to them, in one process.
@@ -37,9 +43,10 @@ class Engine(Client):
     'hello world'
 
     Takes what `Worker` takes, and `retention`, which says how long closed runs are kept; without it nothing is ever
-    deleted. Opening claims every unfinished run in the store and goes on with it; closing stops in good order.
+    deleted. Opening claims every unfinished run in the store that no other engine has, and goes on with it; closing
+    stops in good order. Several engines and workers may share a store, unless one of them wants it `alone`.
 
-    Raises `StoreInUse` when another engine works on the store, `StoreUnusable`, `DefinitionError`.
+    Raises `StoreInUse` where they may not, `StoreUnusable`, `DefinitionError`.
     """
 
     _sweeps_in_background: ClassVar[bool] = True
@@ -158,12 +165,18 @@ class Engine(Client):
                 if run.record.number != record.number:
                     continue  # it has continued as new: wait for the newest
                 self._check_open()
-                if not ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                pause = self._pause_s(record)
+                left = pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic()))
+                if not ended.wait(left) and deadline is not None and time.monotonic() >= deadline:
                     return run.ended
                 if self.completed(run.id) is not None:
                     return True
             finally:
                 self._worker.unwatch(record.number, ended.set)
+
+    def _pause_s(self, record: RunRecord) -> float:
+        """How long to wait before the store is looked at. Of runs that are another engine's nobody tells this one."""
+        return LOOK_AGAIN_S if record.owner == self._around.owner else OTHERS_S
 
     def completed(self, id: str) -> bytes | None:
         """The closing event of a run that completed in this engine a while ago."""
@@ -176,10 +189,17 @@ class Engine(Client):
             if run.ended:
                 if not ended.done():
                     ended.set_result(None)
-            else:
-                self.call_at_end(run, ended)
+            elif not self.call_at_end(run, ended):
+                threading.Thread(target=poll, name="dalsegno-await", daemon=True).start()
 
-        number = run.record.number
+        def poll() -> None:
+            self.wait_for_end(run, None)
+            ended.set_result(None)
+
+        record = run.record
+        if record.owner != self._around.owner and record.status.open:
+            return False
+        number = record.number
         self._worker.watch(number, look)
         if run.ended and not ended.done():
             ended.set_result(None)

@@ -88,6 +88,7 @@ class Loop:
         self.registry = threading.Lock()
         self.timeouts = Timeouts(around.clock)
         self.draining = False
+        self.leased: Callable[[], bool] = lambda: True
 
     # --- arrivals --------------------------------------------------------------------------------------------------
 
@@ -363,6 +364,7 @@ class Loop:
         if gone:
             log.info("run %s is no longer this engine's: %s", run.number, refused.why.value, extra=named(run.record))
             self._let_go(run)
+            self._watch(run.number)  # whoever waits for its end has to look elsewhere
             return
         if refused.why is Refusal.HEAD:
             log.warning("run %s: %s; it is read again", run.number, refused.why.value, extra=named(run.record))
@@ -383,14 +385,13 @@ class Loop:
         """Let bodies start: everything they stand on is durable, or may be repeated."""
         for job in jobs:
             run.running[job.id] = job
-            if not self._special(job):
-                self._ready.append(job)
+            self._ready.append(job)
 
     def start_ready(self) -> None:
         """Hand bodies to the step crew, those that one flush has freed together: it wakes as many threads as they are
         worth. Handed over one by one they would wake a thread each, to quarrel over the interpreter lock."""
         ready = self._ready
-        if not ready:
+        if not ready or not self.leased():  # without a lease the runs may be somebody else's by now
             return
         jobs, total_us, mean_us = list[Job](), 0.0, self.pacing.mean_us
         while ready:
@@ -398,6 +399,8 @@ class Loop:
                 job = ready.popleft()
             except IndexError:
                 break  # another thread has taken it along
+            if self._special(job):
+                continue
             jobs.append(job)
             expected_us = mean_us.get(job.name, UNKNOWN_US)
             job.brief = expected_us <= SHORT_US
@@ -424,7 +427,17 @@ class Loop:
         self.idle.pop(run.number, None)
         self.deferred.pop(run.number, None)
         run.activation = run.ahead = None
+        for job in list(run.running.values()):
+            if job.cancel is not None:
+                job.cancel()
+        run.running.clear()  # bodies that still run learn it from `step_context().cancelled`
         run.drop_code()
+
+    def lose(self, run: LiveRun) -> None:
+        """Forget a run that somebody else has taken, unless it is just being moved."""
+        if run.seize():
+            self._let_go(run)
+            self._watch(run.number)
 
     def _block(self, run: LiveRun, act: Activation, reason: str) -> bool:
         """Record that the run cannot go on with this code, and why; what has happened so far is kept. False if that has

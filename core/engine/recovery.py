@@ -7,6 +7,8 @@ children of its own yet: they are made from what its history leaves open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dalsegno.core.commands import StartChild
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.live import Activation, LiveRun, put_away
@@ -32,6 +34,7 @@ class Loader:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self.may_take: Callable[[RunRecord], bool] = lambda record: True
 
     def load(self, run: LiveRun, act: Activation) -> bool:
         """Make the run's interpreter stand where the history ends. False if the run has ended or is gone.
@@ -89,6 +92,8 @@ class Loader:
         if record is None or not record.status.open:
             return False
         if record.owner != self._around.owner:
+            if not self.may_take(record):
+                return False
             claimed = self._around.backend.claim([run.number], self._around.owner)
             if not claimed:
                 return False

@@ -8,7 +8,6 @@ have recorded nothing since are held back and claimed singly; the next death the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from dalsegno.core.engine.arrivals import MAIL
@@ -28,7 +27,7 @@ class Suspects:
 
     def __init__(self, around: Surroundings, loop: Loop) -> None:
         self._around, self._loop = around, loop
-        self._waiting: deque[int] = deque()
+        self._waiting: dict[int, None] = {}
         self._tried: int | None = None
         self._since_us = 0
 
@@ -41,7 +40,7 @@ class Suspects:
         for number in numbers:
             record = self._around.backend.record(number)
             if record is not None and record.deaths >= SUSPECT_FROM:
-                self._waiting.append(number)
+                self._waiting[number] = None
             else:
                 others.append(number)
         return others
@@ -50,7 +49,8 @@ class Suspects:
         """Claim the next one, unless the one before it has yet to show that it does no harm."""
         if self._tried is not None and self._on_trial(self._tried):
             return
-        number = self._waiting.popleft()
+        number = next(iter(self._waiting))
+        del self._waiting[number]
         self._tried, self._since_us = number, self._around.clock.steady_us()
         self._loop.deliver(number, MAIL)  # it is claimed in its own turn: then never twice
 

@@ -5,7 +5,7 @@ The clockwork says when.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from dalsegno.core.engine.bodies import Job, too_slow
@@ -14,23 +14,38 @@ from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.store import DueTimer
 
+DUE_MAX = 1000
+"""Timers fired at a time, besides those of others that lie before them."""
+
+OTHERS_US = 50_000
+"""How soon timers are looked at again when some that were due are another engine's."""
+
 
 class Upkeep:
     """Timers, time-outs, results that have waited long enough, runs in trouble, and runs that idle."""
 
     def __init__(self, around: Surroundings, loop: Loop) -> None:
         self._around, self._loop = around, loop
+        self._passed_over = 0  # timers that were due at the last look, and another engine's
 
-    def fire_timers(self) -> None:
-        """Deliver every timer that is due; they leave the store with the transitions that record them."""
+    def fire_timers(self, ours: Callable[[Iterable[int]], Collection[int]]) -> None:
+        """Deliver every timer that is due and of a run that `ours` says is this engine's; they leave the store with the
+        transitions that record them."""
         backend, now_us = self._around.backend, self._around.clock.now_us()
         if self._loop.next_deadline_us is None or self._loop.next_deadline_us > now_us:
             return
         # Timers stay in the store until their transition is through, so the tick may meet one twice: folding it a
         # second time finds nobody waiting.
-        for due in backend.due(now_us):
-            self._due(due)
-        self._loop.next_deadline_us = backend.next_deadline_us()
+        found = backend.due(now_us, DUE_MAX + self._passed_over)
+        mine = ours(due.run for due in found)
+        for due in found:
+            if due.run in mine:
+                self._due(due)
+        self._passed_over = sum(due.run not in mine for due in found)
+        deadline_us = backend.next_deadline_us()
+        if self._passed_over and deadline_us is not None:  # another engine's, which fires it about now
+            deadline_us = max(deadline_us, now_us + OTHERS_US)
+        self._loop.next_deadline_us = deadline_us
 
     def _due(self, due: DueTimer) -> None:
         run = self._loop.live.get(due.run)

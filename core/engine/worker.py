@@ -23,8 +23,8 @@ from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies
-from dalsegno.core.engine.live import is_loaded
-from dalsegno.core.engine.works import CommonOptions, Works
+from dalsegno.core.engine.live import STUBBORN, is_loaded
+from dalsegno.core.engine.works import ROOM, CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.policies import seconds
 from dalsegno.core.store import Backend
@@ -52,7 +52,12 @@ class Worker(Works):
     more than `live_max` runs wait, a run leaves memory. `grace`: how long stopping waits for running bodies.
     `observers` hear of what happens; see `dalsegno.Observer`.
 
-    Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine is at it.
+    Several workers, in processes of their own, may share a store: runs that a `Client` created go to whoever has room,
+    and those of a worker that has died, or that has not renewed its `lease` (seconds) in time, to the others. With
+    `alone`, this one has the store to itself.
+
+    Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine has the
+    store to itself, or with `alone` when there is any other, and for stores that only one engine can work on.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Worker(Works):
     ) -> None:
         if durable < 1 or step_threads < 1:
             raise BadOption(f"durable={durable}, step_threads={step_threads}: each crew needs a thread")
-        self._grace = seconds(grace)
+        self._grace, self._room = seconds(grace), max(ROOM, 2 * step_threads)
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
@@ -82,7 +87,7 @@ class Worker(Works):
     # --- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Claim what is unfinished and begin to work. Raises `StoreInUse` when another engine is at it."""
+        """Claim what is unfinished and begin to work. Raises `StoreInUse`."""
         self.open()
         self._ticking.start()
 
@@ -113,7 +118,8 @@ class Worker(Works):
         """Stop in good order: no new bodies, running ones get `grace`, everything is recorded, the runs are given
         back and the store is released. Runs that are not finished go on when the store is opened again."""
         allowed = self._grace if grace is None else seconds(grace)
-        self.loop.draining = True
+        self.loop.draining = self.claims.draining = True
+        self._hand_over()
         self._steps.stop()
         finished = self._steps.join_all(allowed)
         if self._async is not None:
@@ -129,6 +135,16 @@ class Worker(Works):
             self.around.observed.tell("closed")
         if self.owns_backend:
             self.around.backend.close()
+
+    def _hand_over(self) -> None:
+        """Give back the runs that only wait, so that others see to them while bodies have their grace."""
+        idle = list(self.loop.idle.values())
+        self.upkeep.put_away(idle, STUBBORN)
+        away = [run.number for run in idle if run.number not in self.loop.live]
+        try:
+            self.around.backend.release(away, self.around.owner)
+        except StoreError as error:
+            log.warning("closing: waiting runs are given back later: %s", error)
 
     def _leave_to_others(self) -> None:
         """The thread that leads a flush is about to wait for it: what it has left lying is for others. They are woken
@@ -149,6 +165,7 @@ class Worker(Works):
                 self.committer.retry()
             held = [number for number, run in list(self.loop.live.items()) if run.record is not None]
             self.around.backend.release(held, self.around.owner)
+            self.leases.end()
         except StoreError as error:
             log.warning("closing: the store refused the last writes: %s", error)
         self.committer.stalled = StoreError("the engine is closed")  # what a dropped body still says goes nowhere
@@ -156,6 +173,9 @@ class Worker(Works):
             run.drop_code()
 
     # --- the clockwork's thread ------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        return max(0, self._room - len(self._durable) - len(self._steps) - len(self.committer))
 
     def wake(self) -> None:
         """Have the clockwork look at once."""

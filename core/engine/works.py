@@ -17,12 +17,14 @@ from dalsegno.core.engine.clockwork import Clockwork
 from dalsegno.core.engine.committer import Committer
 from dalsegno.core.engine.crew import Hands
 from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
+from dalsegno.core.engine.leases import LENGTH_S, Leases
 from dalsegno.core.engine.live import LiveRun
 from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.observing import Observer, Observers
 from dalsegno.core.engine.sampling import vitals_of
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.upkeep import Upkeep
+from dalsegno.core.errors import BadOption
 from dalsegno.core.policies import CheckpointPolicy, seconds
 from dalsegno.core.store import Backend, open_store
 from dalsegno.core.values.codec import Codec
@@ -30,6 +32,12 @@ from dalsegno.core.values.codec import Codec
 PUT_AWAY_AFTER_S = 30.0
 LIVE_MAX = 10_000
 """Waiting runs stay in memory so long, and so many of them, a few KiB each."""
+
+LEAST_US = 500_000
+"""The shortest lease: a third of it is as long as a slow flush takes."""
+
+ROOM = 64
+"""How many runs that nobody has begun an engine takes at a time."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -41,6 +49,8 @@ class CommonOptions(TypedDict, total=False):
     checkpoint: CheckpointPolicy | None
     put_away_after: float | timedelta
     live_max: int
+    lease: float | timedelta
+    alone: bool
     clock: Clock | None
     entropy: Entropy | None
     observers: Iterable[Observer]
@@ -71,6 +81,8 @@ class Works:
         checkpoint: CheckpointPolicy | None = None,
         put_away_after: float | timedelta = PUT_AWAY_AFTER_S,
         live_max: int = LIVE_MAX,
+        lease: float | timedelta = LENGTH_S,
+        alone: bool = False,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         observers: Iterable[Observer] = (),
@@ -102,19 +114,28 @@ class Works:
             self.hurry,
         )
         self.upkeep = Upkeep(self.around, self.loop)
+        length_us = round(seconds(lease) * 1e6)
+        if length_us < LEAST_US:
+            raise BadOption(f"lease={lease!r}: a lease is half a second at least, and is renewed three times in it")
+        self.leases = Leases(self.around, length_us, alone)
+        self.loop.leased = self.leases.valid
         self.clockwork = Clockwork(
             self.around,
             self.loop,
             self.upkeep,
             self.committer,
+            leases=self.leases,
+            room=self.room,
             put_away_after=seconds(put_away_after),
             live_max=live_max,
         )
+        self.claims = self.clockwork.claims
+        self.loop.loader.may_take = self.claims.may_take
 
     def open(self) -> None:
-        """Become the engine of the store and take on what is unfinished. Raises `StoreInUse`."""
+        """Become an engine of the store and take on what is unfinished. Raises `StoreInUse`."""
         try:
-            self.around.backend.hold(self.around.owner)
+            self.leases.begin()
             self._show()
             self.clockwork.recover()
         except BaseException:
@@ -132,6 +153,10 @@ class Works:
     def goes_elsewhere(self, job: Job) -> bool:
         """Start a body that is not for the step crew; false if it is."""
         return False
+
+    def room(self) -> int:
+        """For how many more runs, not begun by anybody yet, there is room."""
+        return ROOM
 
     def wake(self) -> None:
         """Have the clockwork look at once."""
@@ -159,6 +184,8 @@ class Works:
                 self._watchers.pop(number, None)
 
     def _closed(self, number: int) -> None:
+        if self.claims.waiting and self.room() > 0:
+            self.wake()
         if self._watchers:
             with self._watching:
                 watchers = self._watchers.pop(number, [])

@@ -263,7 +263,7 @@ def test_a_line_repeats_the_failure_and_only_that():
         explore(reads_what_steps_left_in_memory, setup=FOUND.clear, only=caught.value.line)
     assert (again.value.problem, again.value.line) == (caught.value.problem, caught.value.line)
     assert again.value.report.tried == 1
-    harmless = explore(reads_what_steps_left_in_memory, setup=FOUND.clear, only="crash-before store.hold #1")
+    harmless = explore(reads_what_steps_left_in_memory, setup=FOUND.clear, only="crash-before store.join #1")
     assert harmless.tried == 1
 
 
@@ -350,7 +350,7 @@ def test_faults_planted_in_the_engine_are_found(place, name, broken, workflow, a
     """The harness finds what it once found, should it come back."""
     monkeypatch.setattr(place, name, staticmethod(broken) if name == "_await_retries" else broken)
     with pytest.raises(CrashFound, match=r"does not end|ended otherwise"):
-        explore_crashes(workflow, *args, pairs=300, progress=False)
+        explore_crashes(workflow, *args, pairs=600, progress=False)
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ def test_a_report_says_why_not_everything_was_tried():
     """A failure, one line asked for, and a budget that is used up are told apart, in words and in the table."""
     with pytest.raises(CrashFound) as caught:
         explore(reads_what_steps_left_in_memory, setup=FOUND.clear)
-    ended = [caught.value.report, explore(actors.chain, 1, only="crash-before store.hold #1")]
+    ended = [caught.value.report, explore(actors.chain, 1, only="crash-before store.join #1")]
     for report, said in zip(ended, ("it ended with the first failure", "one line only"), strict=True):
         out = io.StringIO()
         report.print(Console(file=out, width=150))

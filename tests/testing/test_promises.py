@@ -324,6 +324,9 @@ class TestG5:
             simulation.takes(actors.put, 20)
             run = simulation.start(actors.chain, 1)
             simulation.run(timeout=10)
+            store.join("another engine", 10_000_000, 0)
+            assert store.claim([run.record.number], "another engine") == []
+            simulation.works.lose_lease()
             (claimed,) = store.claim([run.record.number], "another engine")
             head = store.head(claimed.number)
             simulation.run(timeout=3600)
@@ -343,11 +346,11 @@ class TestG5:
 class TestG6:
     """One live executor per run, inside a process and across them."""
 
-    def test_a_store_has_one_engine(self, new_store: Opener, tmp_path: Path):
+    def test_a_store_has_one_engine_where_that_wants_to_be_alone(self, new_store: Opener, tmp_path: Path):
         """A second engine on the same store is refused, told who holds it, and welcome when the first has gone."""
         store = new_store()
         with second_handle(store, tmp_path / "store-0") as other:
-            with Engine(store, workflows=[actors.race]), pytest.raises(StoreInUse) as caught:
+            with Engine(store, workflows=[actors.race], alone=True), pytest.raises(StoreInUse) as caught:
                 Engine(other, workflows=[actors.race])
             assert caught.value.owner
             store.close()

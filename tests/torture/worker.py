@@ -1,5 +1,5 @@
 """The process that is tortured: an engine on one store, until its standard input ends. With `rival` as a second word
-it waits for the store as long as another engine has it.
+it waits for the store as long as another engine has it; with `beside` it works on it beside others.
 
 It puts waiting runs out of memory almost at once, and keeps results of idempotent steps for a while, so that every kill
 finds runs in all states.
@@ -17,18 +17,25 @@ from tests.torture import cast
 def main() -> None:
     """Serve the store that the command line names."""
     store = sys.argv[1]
-    with opened(store, rival=sys.argv[2:] == ["rival"]) as engine:
+    with opened(store, rival="rival" in sys.argv[2:], beside="beside" in sys.argv[2:]) as engine:
         cast.INHERITED[store] = engine
         print("ready", flush=True)
         sys.stdin.read()
 
 
-def opened(store: str, rival: bool) -> Engine:
+def opened(store: str, rival: bool, beside: bool) -> Engine:
     """An engine on the store, once it can be had."""
     checkpoint = CheckpointPolicy(every_steps=4, every=0.2)
     while True:
         try:
-            return Engine(store, workflows=collect(cast), put_away_after=0.05, checkpoint=checkpoint, step_threads=4)
+            return Engine(
+                store,
+                workflows=collect(cast),
+                put_away_after=0.05,
+                checkpoint=checkpoint,
+                step_threads=4,
+                alone=not beside,
+            )
         except StoreInUse:
             if not rival:
                 raise

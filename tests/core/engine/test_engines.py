@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dalsegno import BadOption, Engine, Flow, Receive, Status, StoreInUse, step, workflow
+from dalsegno import BadOption, Client, Engine, Flow, Receive, Status, StoreInUse, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.events import StepCompleted
 
@@ -58,23 +58,48 @@ def test_two_engines_in_one_process_do_not_meet(tmp_path: Path):
         assert len(one.runs()) == len(two.runs()) == 1
 
 
-def test_a_second_engine_on_a_store_is_told_so(tmp_path: Path):
+def test_a_second_engine_is_refused_where_one_is_alone(tmp_path: Path):
     """`StoreInUse` names the engine that is at it; when that closes, the store is free."""
     url = f"lmdb:{tmp_path}/store"
-    with Engine(url, workflows=[compute]) as engine:
-        with pytest.raises(StoreInUse) as caught:
-            Engine(url, workflows=[compute])
-        assert caught.value.owner
+    with Engine(url, workflows=[compute], alone=True) as engine:
+        for alone in (False, True):
+            with pytest.raises(StoreInUse, match="has an engine already: process") as caught:
+                Engine(url, workflows=[compute], alone=alone)
+            assert caught.value.owner
         assert engine.start(compute, 1).result(timeout=30) == 4
     with Engine(url, workflows=[compute]) as engine:
         assert engine.start(compute, 2).result(timeout=30) == 8
 
 
-def test_two_engines_on_one_memory_store_are_refused_too():
-    """A second handle on the same records is another engine's."""
-    store = MemoryBackend()
-    with Engine(store, workflows=[compute]), pytest.raises(StoreInUse):
-        Engine(store.another(), workflows=[compute])
+def test_who_wants_a_store_alone_is_refused_while_others_share_it(tmp_path: Path):
+    """An engine with `alone=True` does not start beside another, on disk or in memory; afterwards it does."""
+    url, store = f"lmdb:{tmp_path}/store", MemoryBackend()
+    for first, second in ((url, url), (store, store.another())):
+        with Engine(first, workflows=[compute]) as engine:
+            with pytest.raises(StoreInUse, match="without") as caught:
+                Engine(second, workflows=[compute], alone=True)
+            assert caught.value.owner
+            assert engine.start(compute, 1).result(timeout=30) == 4
+        with Engine(second, workflows=[compute], alone=True) as engine:
+            assert engine.start(compute, 2).result(timeout=30) == 8
+
+
+def test_two_engines_share_a_store(url: str):
+    """Each works on what it starts, both hear of the other's runs, and what a third party starts is done once."""
+    store = MemoryBackend() if url == "memory:" else None
+    with (
+        Engine(store or url, workflows=[compute]) as one,
+        Engine(store.another() if store else url, workflows=[compute]) as two,
+        Client(store.another() if store else url) as outside,
+    ):
+        runs = [engine.start(compute, n, id=f"{n}") for n in range(20) for engine in (one, two)]
+        runs += [outside.start(compute, n, id=f"outside {n}") for n in range(40)]
+        assert [run.result(timeout=60) for run in runs] == [4 * n for n in range(20) for _ in "ab"] + [
+            4 * n for n in range(40)
+        ]
+        assert [two.get(run.id).result(timeout=60) for run in runs[::2]] == [run.result() for run in runs[::2]]
+        assert all(sum(isinstance(e, StepCompleted) for e in run.history()) == 2 for run in runs)
+        assert one.backend.check() == []
 
 
 def test_stopping_waits_for_a_running_body_and_records_its_result(tmp_path: Path):

@@ -262,6 +262,7 @@ def test_a_run_whose_engines_died_too_often_is_not_tried_again():
         run = simulation.start(killer)
         number = run.record.number
         assert isinstance(store.commit([Transition(run=number, epoch=1, head=1, active=True)])[0], Applied)
+        simulation.works.lose_lease()
         for death in range(DEATHS_MAX):
             store.claim([number], f"engine {death}")
         simulation.restart()
