@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 import click
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dalsegno.core.store import RunRecord
@@ -35,7 +35,7 @@ from dalsegno.tools.options import (
     watched,
 )
 from dalsegno.tools.passing import Function, Lines, Place, files_of, functions_of, look
-from dalsegno.tools.text import clean
+from dalsegno.tools.text import clean, counted
 
 RUNS_NAMED: Final = 3
 UNTOLD_SAID: Final = 5
@@ -84,7 +84,8 @@ def where_report(functions: Sequence[Function], lines: Lines) -> list[Renderable
             styles = {line: "bold" if stood[line] else "dim" for line in margins}
             parts.append(_listing(function, margins, styles))
     standing = len({run for runs in lines.stood.values() for run in runs})
-    parts.append(Text(f"{standing} of {lines.runs} open runs stand at {len(lines.stood)} lines; (n) wait further in"))
+    stand = f"{standing} of {lines.runs} open runs stand{'s' * (standing == 1)} at {counted(len(lines.stood), 'line')}"
+    parts.append(Text(f"{stand}; (n) wait further in"))
     return parts
 
 
@@ -98,17 +99,19 @@ def coverage_report(functions: Sequence[Function], lines: Lines) -> list[Rendera
         parts.append(_listing(function, margins, {line: "" if count else "green" for line, count in counts.items()}))
         passed += sum(bool(count) for count in counts.values())
         free += sum(not count for count in counts.values())
-    parts.append(Text(f"{passed} lines passed by open runs: changing what they yield needs Patched; {free} lines free"))
+    told = f"{counted(passed, 'line')} passed by open runs: changing what they yield needs Patched"
+    parts.append(Text(f"{told}; {counted(free, 'line')} free"))
     return parts
 
 
-def _listing(function: Function, margins: Mapping[int, str], styles: Mapping[int, str]) -> Text:
-    text = Text(f"{clean(function.name)}  {clean(function.file)}:{function.first}\n", style="bold cyan", no_wrap=True)
+def _listing(function: Function, margins: Mapping[int, str], styles: Mapping[int, str]) -> RenderableType:
+    head = f"{clean(function.name)}  {clean(function.file)}:{function.first}\n"
+    text = Text(head, style="bold cyan", no_wrap=True, overflow="ellipsis")
     for number in range(function.first, function.last + 1):
         source = clean(linecache.getline(function.file, number).rstrip("\n").expandtabs(4), 160)
         style = f"default not bold {styles.get(number, 'dim')}".replace("not bold bold", "bold").strip()
         text.append(f"{margins.get(number, ' ' * 7)}{number:5} {source}\n", style=style)
-    return text
+    return Group(text)  # printed by itself, a text forgets that it is not to be wrapped
 
 
 def touched_report(found: Sequence[Touched], revision: str) -> list[RenderableType]:

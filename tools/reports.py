@@ -15,7 +15,7 @@ from dalsegno.core.events import Event
 from dalsegno.tools.comparing import Comparison, Difference, Pair, Timings, timings
 from dalsegno.tools.measuring import Share, Spread, Stats
 from dalsegno.tools.render import NAME_MAX, table, text
-from dalsegno.tools.text import clean, duration, size
+from dalsegno.tools.text import clean, counted, duration, size
 from dalsegno.tools.timeline import words
 from dalsegno.tools.verifying import Finding, Group, Verdict, grouped
 
@@ -37,7 +37,7 @@ def verify_report(findings: Sequence[Finding]) -> list[RenderableType]:
     events = sum(one.events for one in findings)
     parts.append(
         Text.assemble(
-            f"{len(findings)} histories, {events} events: ",
+            f"{counted(len(findings), 'history', 'histories')}, {counted(events, 'event')}: ",
             (f"{counts[Verdict.FITS]} fit", "green"),
             ", ",
             (f"{counts[Verdict.DIVERGES]} diverge", "red" if counts[Verdict.DIVERGES] else ""),
@@ -141,9 +141,8 @@ def _first(pair: Pair, a: Sequence[Event], b: Sequence[Event]) -> Text:
     event = _event(pair, a, b)
     about = f"command {_id(event)}, " if _id(event) else ""
     lines = Text(f"They part at event {_at(pair.a) or '-'} of A, {_at(pair.b) or '-'} of B", style="bold red")
-    lines.append(
-        f"  ({about}{words(type(event).__name__)} {clean(getattr(event, 'name', ''))})\n", style="default not bold"
-    )
+    what = f"{words(type(event).__name__)} {clean(getattr(event, 'name', ''))}".rstrip()
+    lines.append(f"  ({about}{what})\n", style="default not bold")
     if pair.a is None or pair.b is None:
         lines.append(f"  only in {'B' if pair.a is None else 'A'}", style="default not bold")
         return lines

@@ -50,6 +50,15 @@ def as_json(data: object, *, one_line: bool = False) -> str:
     return _not_in_json.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def counted(number: int, thing: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "run"), counted(1200, "run"), counted(2, "history", "histories")
+    ('1 run', '1,200 runs', '2 histories')
+    """
+    return f"{number:,} {thing if number == 1 else many or f'{thing}s'}"
+
+
 def without_password(url: str) -> str:
     """A store's URL as it may be shown.
 

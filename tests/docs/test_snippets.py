@@ -15,6 +15,7 @@ ELSEWHERE = {
     "postgresql.md": "tests/backends/test_postgresql.py",
     "retention.md": "tests/tools/test_retention_guide.py",
     "lint.md": "tests/tools/test_lint_command.py",
+    "debugging.md": "tests/docs/test_debugging.py",
 }
 """Pages that need more than an empty folder (a server, other arguments, a package to install), and what runs them."""
 

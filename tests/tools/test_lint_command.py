@@ -87,7 +87,7 @@ def test_text(shop: Path):
     said = run("flawed.py", code=1)
     assert said.startswith("flawed.py:6:13: clock: calls time.time() (in workflow 'nap')")
     assert "write instead: `now = yield from Now()`" in said
-    assert said.rstrip().endswith("1 workflows in 1 files: 1 finding, 1 excused by comments")
+    assert said.rstrip().endswith("1 workflow in 1 file: 1 finding, 1 excused by comments")
 
 
 def test_json(shop: Path):

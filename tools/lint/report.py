@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dalsegno.tools.lint.linting import Finding, Linted
 from dalsegno.tools.lint.rules import RULES
-from dalsegno.tools.text import clean
+from dalsegno.tools.text import clean, counted
 
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -27,8 +27,8 @@ def text_report(linted: Linted) -> Iterator[Text]:
         lines.append(f"    write instead: {finding.table.instead}", style="default not bold")
         yield lines
     excused = f", {len(linted.excused)} excused by comments" if linted.excused else ""
-    many = "finding" if len(linted.found) == 1 else "findings"
-    yield Text(f"{linted.workflows} workflows in {linted.files} files: {len(linted.found)} {many}{excused}")
+    what = f"{counted(linted.workflows, 'workflow')} in {counted(linted.files, 'file')}"
+    yield Text(f"{what}: {counted(len(linted.found), 'finding')}{excused}")
 
 
 def data(linted: Linted) -> dict[str, Any]:
