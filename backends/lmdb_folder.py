@@ -33,6 +33,11 @@ _REMOTE = {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", 
 _REMOTE |= {"nfs4", "ocfs2", "orangefs", "overlay", "smb2", "smb3", "smbfs", "sshfs", "virtiofs", "vboxsf", "vmhgfs"}
 
 
+ALLOW_REMOTE = "DALSEGNO_ALLOW_REMOTE"
+"""Set in the environment, it says for all stores of a process what `allow_remote=true` says for one. Meant for
+containers whose every folder is on such a file system, and where no other machine can see it."""
+
+
 def locate(location: str) -> Path:
     """The folder that a location names."""
     if not location or "\0" in location:
@@ -46,12 +51,13 @@ def check_folder(folder: Path, *, allow_remote: bool, read_only: bool) -> bool:
         new = _check_content(folder, read_only)
     except OSError as error:
         raise StoreUnusable(f"{folder} cannot be opened as a store: {error.strerror or error}") from error
-    if not allow_remote:
+    if not (allow_remote or os.environ.get(ALLOW_REMOTE)):
         kind = file_system(folder.parent if new and not folder.exists() else folder)
         if kind in _REMOTE or kind.startswith("fuse."):
             raise StoreUnusable(
                 f"{folder} is on a file system of type {kind!r}, where LMDB's locks and memory map are not reliable. "
-                "Use a folder on a local disk, or pass allow_remote=True if only this machine ever opens it.",
+                "Use a folder on a local disk (in a container: on a volume). If only this machine ever opens it, say "
+                f"so: lmdb:{folder}?allow_remote=true, or {ALLOW_REMOTE}=1 in the environment.",
                 file_system=kind,
             )
     if not new:

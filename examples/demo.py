@@ -13,6 +13,8 @@ machine. The same seed chooses the same shares.
 from __future__ import annotations
 
 import random
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dalsegno import Client, RunNotFound
+from dalsegno import Client, RunNotFound, StoreUnusable
 from dalsegno.examples import audit
 from dalsegno.examples.audit import Audited
 from dalsegno.examples.audit_measure import packages_of
@@ -63,8 +65,9 @@ def run_demo(
         console=shown,
         transient=True,
     )
-    with Client(f"lmdb:{store}") as client, bar:
-        stage = Stage(store, _free_id(client))
+    url = _url(store)
+    with Client(url) as client, bar:
+        stage = Stage(store, _free_id(client), url)
         stage.folder.mkdir(parents=True)
         demo = Demo(root, stage, client, files, bar)
         demo.note(
@@ -80,8 +83,29 @@ def run_demo(
             demo.wait_for_life(worker)
             audited = demo.finish(worker, interactive)
         result = _judge(demo, audited, seed)
-        show(result, json=json, console=console)
+        show(result, json=json, console=console, replay=_replay())
         return result
+
+
+def _url(store: Path) -> str:
+    """The URL of the store. Where all folders are layers of a container it is allowed to be on one: this demo and the
+    processes it starts are the only ones that open it."""
+    url = f"lmdb:{store}"
+    try:
+        Client(url).close()
+    except StoreUnusable as error:
+        if getattr(error, "file_system", "") != "overlay":
+            raise
+        return f"{url}?allow_remote=true"
+    return url
+
+
+def _replay() -> str:
+    """The command `replay` as it can be pasted: with its path, where this environment is not on PATH."""
+    ours = Path(sys.executable).with_name("replay")
+    if not ours.exists() or shutil.which("replay") == str(ours):
+        return "replay"
+    return shlex.quote(str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours))
 
 
 def _free_id(client: Client) -> str:

@@ -6,6 +6,7 @@ Pure: what is shown is made from histories, ledger lines and the result, and not
 from __future__ import annotations
 
 import json as json_text
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -112,8 +113,8 @@ def timeline(began_at: float, histories: Sequence[Sequence[Any]], ledger: Iterab
     return tuple(sorted(bars, key=lambda bar: bar.begin))
 
 
-def show(result: DemoResult, *, json: bool, console: Console) -> None:
-    """Print the result: for people, or as one JSON object."""
+def show(result: DemoResult, *, json: bool, console: Console, replay: str = "replay") -> None:
+    """Print the result: for people, or as one JSON object. `replay` is how that command is called here."""
     if json:
         console.file.write(json_text.dumps(result.as_data(), indent=2).replace("\x7f", "\\u007f") + "\n")
         return
@@ -122,7 +123,7 @@ def show(result: DemoResult, *, json: bool, console: Console) -> None:
     console.print(_proof_panel(result))
     if result.html:
         console.print(f"Report: [bold]{printable(result.html)}[/]", soft_wrap=True)
-    look = f"replay show {result.workflow_id} --store {result.store}"
+    look = f"{replay} show {result.workflow_id} --store {shlex.quote(result.store)}"
     console.print(f"Look at the histories yourself: [bold]{printable(look)}[/]", soft_wrap=True)
 
 

@@ -39,10 +39,7 @@ class Stage:
 
     store: Path
     id: str
-
-    @property
-    def url(self) -> str:
-        return f"lmdb:{self.store}"
+    url: str
 
     @property
     def folder(self) -> Path:

@@ -10,14 +10,21 @@ uses besides are part of its example.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dalsegno.backends.lmdb_folder import ALLOW_REMOTE, file_system
 from dalsegno.testing.profiles import register_profiles
 from tests.postgresql_server import Server, session_server
 
 register_profiles()
+
+if file_system(Path(tempfile.gettempdir())) == "overlay":
+    # A container without a volume. Nobody else sees what tests put there, and it need not outlive them.
+    os.environ.setdefault(ALLOW_REMOTE, "1")
 
 
 @pytest.fixture(scope="session")

@@ -250,7 +250,8 @@ def test_a_newer_format_is_refused_politely(folder: Path):
 
 
 def test_network_file_systems_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Where LMDB's locks do not hold, a store is opened only if the caller says that nobody else will."""
+    """Where LMDB's locks do not hold, a store is opened only if the caller, or the environment, says that nobody else
+    will."""
     mounts = tmp_path / "mountinfo"
     place = str(tmp_path).replace(" ", "\\040")
     mounts.write_text(
@@ -259,12 +260,15 @@ def test_network_file_systems_are_refused(folder: Path, tmp_path: Path, monkeypa
         f"3 1 0:9 / {place}more rw - tmpfs none rw\n"
     )
     monkeypatch.setattr(lmdb_folder, "_MOUNTS", mounts)
+    monkeypatch.delenv("DALSEGNO_ALLOW_REMOTE", raising=False)
     assert (file_system(tmp_path), file_system(Path("/"))) == ("nfs4", "ext4")
     with pytest.raises(StoreUnusable, match=r"'nfs4'.*allow_remote"):
         LmdbBackend.open(str(folder))
     assert not folder.exists()
     with LmdbBackend.open(str(folder), allow_remote=True) as store:
         begin(store)
+    monkeypatch.setenv("DALSEGNO_ALLOW_REMOTE", "1")
+    LmdbBackend.open(str(folder)).close()
     monkeypatch.setattr(lmdb_folder, "_MOUNTS", tmp_path / "none")
     assert file_system(tmp_path) == ""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from dalsegno.backends import lmdb_folder
 from dalsegno.examples.demo import run_demo, verify
 from dalsegno.examples.demo_watch import DemoFailed
 
@@ -40,6 +42,8 @@ def test_killed_twice_and_nothing_recorded_runs_again(tree: Path, tmp_path: Path
     assert result.proof.steps == FILES + 3  # the listing, the files, the two forms of the report
     assert Path(result.html).is_file()
     text = printed.getvalue()
+    look = text.split("yourself: ")[1].split()
+    assert subprocess.run([*look[:2], "audit-1", *look[3:]], capture_output=True, check=True).stdout
     assert text.count("killed at") == text.count("recovered:") == 2
     assert "no recorded step ran again" in text
 
@@ -103,3 +107,15 @@ def test_code_that_does_not_fit_is_not_success(tree: Path, tmp_path: Path, monke
 def test_verifying_tells_what_does_not_fit(tmp_path: Path):
     """Verifying answers the reason as `replay verify` words it."""
     assert "holds no store" in verify(f"lmdb:{tmp_path / 'store'}", ["audit-9"])
+
+
+def test_in_a_container_without_a_volume(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where every folder is a layer of a container the demo's own store is allowed to be on one."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("1 0 0:9 / / rw - overlay overlay rw\n")
+    monkeypatch.setattr(lmdb_folder, "_MOUNTS", mounts)
+    monkeypatch.delenv(lmdb_folder.ALLOW_REMOTE, raising=False)
+    console = Console(quiet=True)
+    result = run_demo(tree, tmp_path / "store", interactive=False, seed=6, kills=0, json=False, console=console)
+    assert result.ok
+    assert result.store == f"lmdb:{tmp_path / 'store'}?allow_remote=true"
