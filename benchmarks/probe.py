@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.measuring import PROBES
 
 if __name__ == "__main__":
     given, folder, size = sys.argv[1:]
+    logging.getLogger("dalsegno").setLevel(logging.ERROR)  # an engine that takes over from a dead one says so
     module, _, name = given.rpartition(".")
     if module:
         importlib.import_module(f"benchmarks.{module}")
