@@ -147,7 +147,7 @@ class Arrivals:
         if waiting is None:
             return
         if due.key.startswith("t:") and waiting.deadline_us == due.deadline_us:
-            self._fold(run, act, TimerFired(self._now(), waiting.id))
+            self._fold(run, act, TimerFired(max(self._now(), due.deadline_us), waiting.id))
         elif due.key.startswith("r:") and waiting.retry_at_us == due.deadline_us and waiting.id not in run.running:
             waiting.retry_at_us = None  # this wait is over; the next failed attempt sets another
             self._requests.step(run, act, waiting)

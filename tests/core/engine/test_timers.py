@@ -9,6 +9,7 @@ import pytest
 from dalsegno import All, Engine, First, Flow, Now, Sleep, SleepUntil, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.events import TimerCancelled, TimerFired, TimerSet
+from dalsegno.core.store import DueTimer
 from dalsegno.testing.clock import VirtualClock
 from dalsegno.testing.simulation import Simulation
 
@@ -136,3 +137,24 @@ def test_short_sleeps_on_a_real_engine():
     with Engine("memory:", workflows=[nap]) as engine:
         for run in [engine.start(nap, 0.01) for _ in range(5)]:
             assert run.result(timeout=30)[1] >= 0.01
+
+
+def test_a_clock_set_back_while_a_timer_is_under_way_does_not_make_it_early(monkeypatch: pytest.MonkeyPatch):
+    """Due by the clock of one moment and recorded by that of the next, it is recorded as fired at its deadline."""
+    with Simulation([nap]) as simulation:
+        upkeep, live = simulation.works.upkeep, simulation.works.loop.live
+        fire = upkeep.fire_timers
+
+        def fire_and_set_back() -> None:
+            fire()
+            if any(isinstance(arrived, DueTimer) for arrived in live[1].inputs):
+                simulation.clock.jump(-HOUR)
+
+        monkeypatch.setattr(upkeep, "fire_timers", fire_and_set_back)
+        run = simulation.start(nap, 10)
+        assert run.result() == [0, 10]
+        (fired,) = [event for event in run.history() if isinstance(event, TimerFired)]
+        (told,) = [event for event in run.history() if isinstance(event, TimerSet)]
+        assert fired.at_us == told.deadline_us
+        assert run.record.closed_at_us is not None
+        assert run.record.closed_at_us < told.deadline_us - 1_000_000
