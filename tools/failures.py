@@ -89,5 +89,19 @@ def calmly(ctx: click.Context, call: Callable[[click.Context], Any]) -> Any:
         ctx.exit(INTERRUPTED)
 
 
-_WORLD: Final = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS}
+_WORLD: Final = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+    }
+)
 """What a file system may answer to a path that a person gave; anything else is not theirs to mend."""

@@ -29,7 +29,7 @@ from dalsegno.tools.options import (
     watched,
 )
 from dalsegno.tools.stores import store_url
-from dalsegno.tools.transfer import Exported, export_lines, import_runs, read_file, take
+from dalsegno.tools.transfer import Exported, export_lines, import_runs, read_file, read_packed, take
 
 
 @click.command(
@@ -73,18 +73,23 @@ def export_runs(
     help=command_help(
         "Put exported runs into a store; the whole file is verified before anything is written.",
         "replay import order-42.jsonl --store lmdb:./orders",
-        "A run that was in flight goes on when an engine next works on the store; what it left open (timers, children) "
-        "is set up anew then. The store is made if it is not there. With --json: "
+        "FILE - is standard input; a packed file of an archive is taken as well. A run that was in flight goes on when "
+        "an engine next works on the store; what it left open (timers, children) is set up anew then. The store is "
+        "made if it is not there. With --json: "
         '{"imported": [run ids], "skipped": [run ids]}.',
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--skip-existing", is_flag=True, help="Leave out runs whose id is taken, instead of importing nothing.")
 @store_option
 @json_option
 def import_file(file: Path, skip_existing: bool, store: str | None, json_wanted: bool) -> None:
     """Put exported runs into a store."""
-    runs: list[Exported] = read_file(file, lambda lines: watched(lines, "verifying"))
+    runs: list[Exported]
+    if str(file) == "-":
+        runs = read_packed(sys.stdin.buffer.read(), "standard input", lambda lines: watched(lines, "verifying"))
+    else:
+        runs = read_file(file, lambda lines: watched(lines, "verifying"))
     with open_store(store_url(store, make=True)) as opened, busy("importing"):
         done = import_runs(opened, runs, now_us(), skip=skip_existing)
     imported = [one.run_id for one in done]

@@ -24,6 +24,7 @@ __all__ = [
     "into_memory",
     "read_file",
     "read_lines",
+    "read_packed",
     "take",
 ]
 

@@ -94,8 +94,8 @@ def caller(program: str, command: click.Command, monkeypatch: pytest.MonkeyPatch
     with --json is held against its documented form."""
     monkeypatch.delenv("DALSEGNO_STORE", raising=False)
 
-    def call(*args: str, code: int = 0, **env: str) -> Result:
-        result = CliRunner(env={"COLUMNS": "160"} | env).invoke(command, list(args), catch_exceptions=False)
+    def call(*args: str, code: int = 0, stdin: bytes = b"", **env: str) -> Result:
+        result = CliRunner(env={"COLUMNS": "160"} | env).invoke(command, list(args), stdin, catch_exceptions=False)
         assert result.exit_code == code, result.output
         hold_output(program, args, result.stdout)
         return result

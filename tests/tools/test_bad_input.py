@@ -138,11 +138,17 @@ def test_no_store_named(run_replay: Cli, tmp_path: Path, monkeypatch: pytest.Mon
         (["show"], 2, "Missing argument"),
         (["erase"], 2, "No such command"),
         (["export", "order-1"], 2, "name the runs"),
+        (["show", "order-1", "--html", "x" * 600], 2, "File name too long: "),
+        (["show", "order-1", "--html", "no/such/folder/page.html"], 2, "there is no folder"),
+        (["export", "order-1", "x" * 600], 2, "File name too long: "),
+        (["import", "x" * 600], 4, "cannot be read: File name too long"),
+        (["lint", "x" * 600], 2, "too long"),
+        (["fork", "order-1", "--at", "2", "--dry-run", "--app", APP, "--answers", "x" * 600], 2, "too long"),
     ],
 )
 def test_replay_refuses(command: list[str], code: int, says: str, run_replay: Cli, url: str):
     """What `replay` cannot find or understand is said with what to do."""
-    refused(run_replay, *command, *([] if command == ["prune"] else ["--store", url]), code=code, says=says)
+    refused(run_replay, *command, *([] if command[0] == "lint" else ["--store", url]), code=code, says=says)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,17 @@ def test_an_imported_run_goes_on(run_replay: Cli, run_dalsegno: Cli, url: str, t
     run_replay("verify", "order-3", "--app", "tests.tools.shop", "--store", target)
 
 
+def test_a_run_goes_through_a_pipe(run_replay: Cli, url: str, tmp_path: Path):
+    """What `export … -` writes, `import -` reads, and half of it is refused as half a file would be."""
+    written = run_replay("export", "order-3", "-", "--store", url).stdout_bytes
+    target = f"lmdb:{tmp_path / 'other'}"
+    refused = run_replay("import", "-", "--store", target, code=4, stdin=written[:-20])
+    assert "standard input was cut short" in refused.stderr
+    assert not (tmp_path / "other").exists()
+    run_replay("import", "-", "--store", target, stdin=written)
+    assert run_replay("ls", "--store", target).stdout.count("order-3") == 1
+
+
 def test_numbers_of_messages_go_on_where_they_left_off():
     """A run that moves knows messages by the numbers of its old store: the new store gives it only later ones."""
     source, target = MemoryBackend.open(), MemoryBackend.open()
