@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 import pytest
@@ -145,8 +146,8 @@ def test_a_clock_set_back_while_a_timer_is_under_way_does_not_make_it_early(monk
         upkeep, live = simulation.works.upkeep, simulation.works.loop.live
         fire = upkeep.fire_timers
 
-        def fire_and_set_back() -> None:
-            fire()
+        def fire_and_set_back(ours: Callable[[Iterable[int]], Collection[int]]) -> None:
+            fire(ours)
             if any(isinstance(arrived, DueTimer) for arrived in live[1].inputs):
                 simulation.clock.jump(-HOUR)
 
