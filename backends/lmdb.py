@@ -246,7 +246,8 @@ class LmdbBackend(ShareableStore):
         self._refuse_if_closed(False)
         live, map_bytes = self._environment.sizes()
         file_bytes = (self.folder / DATA).stat().st_size
-        return {"events_bytes": live, "file_bytes": file_bytes, "map_bytes": map_bytes}
+        quota = self._quota or int(map_bytes * _QUOTA_OF_MAP)
+        return {"events_bytes": live, "file_bytes": file_bytes, "map_bytes": map_bytes, "quota_bytes": quota}
 
     def compact(self, target: str | os.PathLike[str]) -> int:
         """Write a copy without free pages into a new or empty folder, and answer its size. Others go on meanwhile."""

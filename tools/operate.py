@@ -50,6 +50,7 @@ from dalsegno.tools.prune import retention_of, retention_options
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
 from dalsegno.tools.stores import open_for_reading, store_url, url_to_write
 from dalsegno.tools.text import clean, without_password
+from dalsegno.tools.watched import Watching, watched, watching_options
 
 GROUP_HELP = """Run workflows that survive the death of their process, and talk to them.
 
@@ -101,7 +102,7 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
         "--grace, and nothing that was recorded is lost. The store is made if it is not there. Closed runs stay for "
         "ever, unless --completed, --failed, --continued or --archive is given: then they are deleted in time, as "
         "`replay prune` does it. With --json: one object "
-        'when it has begun, {"store", "pid", "workflows", "steps"}.',
+        'when it has begun, {"store", "pid", "workflows", "steps"}, and "metrics" with --metrics-port: where they are.',
     ),
 )
 @app_option(required=True)
@@ -110,16 +111,25 @@ def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
 @click.option("--grace", type=Age(), default="10s", show_default=True, help="How long running steps may finish.")
 @click.option("--until-done", is_flag=True, help="Stop when no run is left that could go on.")
 @retention_options
+@watching_options
 @json_option
 def worker(
-    app: str, store: str | None, step_threads: int, grace: int, until_done: bool, json_wanted: bool, **kept: Any
+    app: str,
+    store: str | None,
+    step_threads: int,
+    grace: int,
+    until_done: bool,
+    json_wanted: bool,
+    watching: Watching,
+    **kept: Any,
 ) -> None:
     """Serve an app."""
     loaded, url, retention = load_app(app), url_to_write(store, make=True), retention_of(**kept)
-    log_to_stderr()
+    log_to_stderr(in_json=watching.log_json)
     stop, shown = threading.Event(), without_password(url)
     with (
         stopping_on_signals(stop),
+        watched(watching) as (observers, metrics_at),
         Engine(
             url,
             workflows=loaded.definitions,
@@ -127,16 +137,20 @@ def worker(
             step_threads=step_threads,
             grace=grace / 1e6,
             retention=retention,
+            observers=observers,
         ) as engine,
     ):
         if json_wanted:
             names = {"workflows": sorted(loaded.workflows), "steps": sorted(loaded.steps)}
-            show_json({"store": shown, "pid": os.getpid(), **names})
+            where = {"metrics": metrics_at} if metrics_at else {}
+            show_json({"store": shown, "pid": os.getpid(), **names, **where})
         else:
             say(
                 f"working on {shown} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops",
                 mark="",
             )
+            if metrics_at:
+                say(f"metrics at {metrics_at}", mark="")
         sys.stdout.flush()
         while not stop.wait(LOOK_EVERY_S if until_done else None):
             if not left_to_do(engine.backend):

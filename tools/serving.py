@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from dalsegno.core.store import Backend, Status
+from dalsegno.tools.logs import structured
 from dalsegno.tools.text import clean_lines
 
 WAKING = frozenset({"wake", "resume", "terminate"})
@@ -32,11 +33,13 @@ class SafeFormatter(logging.Formatter):
         return clean_lines(super().format(record))
 
 
-def log_to_stderr() -> None:
-    """Let the engine's warnings be seen, unless the app has said where its log goes."""
-    handler = logging.StreamHandler()
+def log_to_stderr(*, in_json: bool = False) -> None:
+    """Let the engine's warnings be seen, unless the app has said where its log goes; `in_json` was asked for, and goes
+    before what the app has said."""
+    handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    chosen = structured(handler) if in_json else handler
+    logging.basicConfig(level=logging.INFO, handlers=[chosen], force=in_json)
 
 
 @contextmanager

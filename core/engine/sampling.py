@@ -34,7 +34,7 @@ def vitals_of(loop: Loop, committer: Committer, observed: Observers, **hands: Ha
             stalled=committer.stalled is not None,
         )
 
-    return Vitals(owner=loop.around.owner, store=loop.around.backend, sample=sample)
+    return Vitals(owner=loop.around.owner, store=loop.around.backend, codec=loop.around.codec, sample=sample)
 
 
 def _pool(size: int, threads: int, busy: int) -> Pool:

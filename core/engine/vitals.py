@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from dalsegno.core.store import Backend
+from dalsegno.core.values.codec import Codec
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -53,4 +54,5 @@ class Vitals:
 
     owner: str
     store: Backend
+    codec: Codec
     sample: Callable[[], Sample]

@@ -1,0 +1,173 @@
+"""Metrics: every figure is what happened, each is told once, and looking costs the store little."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dalsegno import Engine, Flow, Receive, Retry, Sleep, StoreUnusable, step, workflow
+from dalsegno.backends.memory import MemoryBackend
+from dalsegno.testing import Simulation
+from dalsegno.tools import metrics as module
+from dalsegno.tools.metrics import Metrics
+
+
+@step(retry=Retry(max_attempts=2, initial=1, jitter=0))
+def flaky(times: list[int]) -> str:
+    """A step."""
+    return "fine"
+
+
+@workflow
+def order(fails: bool) -> Flow[str]:
+    """Works, waits for a day and for a word."""
+    yield from flaky([1])
+    yield from Sleep(timedelta(days=1))
+    yield from Receive("go", str)
+    if fails:
+        raise ValueError("no")
+    return "done"
+
+
+@workflow
+def astray() -> Flow[None]:
+    """Yields what is no command."""
+    yield 17  # type: ignore[misc]
+
+
+def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """A scrape: samples by name and labels."""
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+        for sample in family.samples:
+            found[sample.name, *(value for _, value in sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def test_figures_are_what_happened():
+    """All is counted once, over a crash and with every activation a replay."""
+    metrics = Metrics()
+    left = [1]
+
+    def once_bad(times: list[int]) -> str:
+        if left and left.pop():
+            raise ConnectionError("not yet")
+        return "fine"
+
+    with Simulation([order, astray], cold=True, observers=[metrics], fakes={flaky: once_bad}) as simulation:
+        runs = [simulation.start(order, fails, id=f"order-{fails}") for fails in (False, True)]
+        simulation.start(astray, id="astray")
+        simulation.at(timedelta(hours=3), simulation.restart)
+        for run in runs:
+            simulation.at(timedelta(days=2), partial(run.signal, "go", "on"))
+        simulation.run()
+        sizes = [sum(map(len, simulation.backend.history(run.record.number, 1))) for run in runs]
+        found = figures(metrics)
+    assert found["dalsegno_runs_started_total", "order"] == 2
+    assert found["dalsegno_runs_closed_total", "completed", "order"] == 1
+    assert found["dalsegno_runs_closed_total", "failed", "order"] == 1
+    assert found["dalsegno_run_seconds_sum", "order"] >= 2 * 86400
+    assert found["dalsegno_step_attempts_total", "completed", "flaky"] == 2
+    assert found["dalsegno_step_attempts_total", "retried", "flaky"] == 1
+    assert found["dalsegno_step_seconds_count", "flaky"] == 3
+    assert found["dalsegno_recovery_seconds_count",] > 0
+    assert found["dalsegno_replayed_events_total",] > 0
+    assert found["dalsegno_history_bytes_total",] == sum(sizes)
+    assert found["dalsegno_timer_late_seconds_count",] == 3
+    assert found["dalsegno_store_runs", "completed"] == 1
+    assert found["dalsegno_store_runs", "blocked"] == 1
+    assert found["dalsegno_open_runs", "blocked", "astray"] == 1
+    assert found["dalsegno_flush_seconds_count",] == found["dalsegno_flush_writes_count",] > 0
+    assert found["dalsegno_write_seconds_count", "transition"] > 0
+
+
+def test_an_engine_is_looked_at_while_it_works(tmp_path: Path):
+    """Queues, pools and sizes are there with an engine, and gone when it has closed; counters stay."""
+    metrics = Metrics()
+    with Engine(f"lmdb:{tmp_path / 's'}?quota=10MiB", workflows=[order], step_threads=3, observers=[metrics]) as engine:
+        run = engine.start(order, False)
+        while ("dalsegno_step_attempts_total", "completed", "flaky") not in figures(metrics):
+            pass
+        found = figures(metrics)
+        run.terminate("enough")
+    assert found["dalsegno_pool_size", "step"] == 3
+    assert 1 <= sum(found["dalsegno_pool_threads", "step", state] for state in ("busy", "idle")) <= 3
+    assert found["dalsegno_queue_depth", "steps"] == found["dalsegno_queue_age_seconds", "steps"] == 0
+    assert found["dalsegno_engine_runs", "live"] == 1
+    assert found["dalsegno_store_bytes", "quota"] == 10 << 20
+    assert found["dalsegno_store_bytes", "events"] > 0
+    assert found["dalsegno_store_up",] == 1
+    assert found["process_resident_memory_bytes",] > 0
+    assert {"step", "clockwork"} <= {key[1] for key in found if key[0] == "dalsegno_pool_cpu_seconds_total"}
+    after = figures(metrics)
+    assert ("dalsegno_pool_size", "step") not in after
+    assert after["dalsegno_step_attempts_total", "completed", "flaky"] == 1
+
+
+class Counting(MemoryBackend):
+    """Counts how often it is asked for its figures, and fails when told to."""
+
+    asked = 0
+    broken = False
+
+    def stats(self) -> dict[str, int]:
+        self.asked += 1
+        if self.broken:
+            raise StoreUnusable("gone")
+        return super().stats()
+
+
+def test_the_store_is_asked_seldom_and_its_failing_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Scrapes in quick succession ask it once; when it does not answer, the last figures stay and a gauge says so."""
+    store, now = Counting(), [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    look = module.StoreLook(store)
+
+    def up() -> float:
+        return {family.name: family for family in look.figures()}["dalsegno_store_up"].samples[0].value
+
+    assert [up() for _ in range(5)] == [1.0] * 5
+    assert store.asked == 1
+    store.broken = True
+    now[0] += module.LOOK_EVERY_S
+    assert up() == 0.0
+    by_status = next(family for family in look.figures() if family.name == "dalsegno_store_runs")
+    assert len(by_status.samples) == 8
+    assert store.asked == 2
+    store.close()
+
+
+def test_names_beyond_a_number_share_a_label(monkeypatch: pytest.MonkeyPatch):
+    """Workflow names come from whoever starts runs: they cannot fill the memory of whoever scrapes."""
+    monkeypatch.setattr(module, "NAMES_MAX", 2)
+    names = module.Names()
+    assert [names(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", "(others)", "a", "(others)"]
+
+
+def test_a_name_cannot_add_lines_to_the_page():
+    """Line ends and quotes in a name are escaped, as the format wants."""
+    metrics = Metrics()
+
+    @workflow(name='x"} 1\nevil{a="')
+    def odd() -> Flow[None]:
+        yield from Sleep(1)
+
+    with Simulation([odd], observers=[metrics]) as simulation:
+        simulation.start(odd).result()
+        found = figures(metrics)
+    assert found["dalsegno_runs_closed_total", "completed", 'x"} 1\nevil{a="'] == 1
+    assert not [key for key in found if key[0].startswith("evil")]
+
+
+def test_each_has_a_registry_of_its_own_or_the_one_it_is_given():
+    """Two engines in a process do not meet in a global registry."""
+    given: Any = CollectorRegistry()
+    assert Metrics(given).registry is given
+    assert Metrics().registry is not Metrics().registry
