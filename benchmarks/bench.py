@@ -160,6 +160,21 @@ SCENARIOS = (
         rounds=3,
     ),
     Scenario(
+        name="top",
+        prepare="waiting",
+        measured="debugger.watching",
+        yardstick="debugger.raw_walk",
+        against="LMDB's cursor over the same file",
+        size=100_000,
+        rows=(
+            Row("replay top, 100,000 runs wait: a look after a change", "ms", "ms", Target(most=100)),
+            Row("its first look, at all of them", "first ms", "ms", ANY),
+            Row("a look in a calm", "calm ms", "ms", Target(most=1)),
+        ),
+        quick_size=500,
+        rounds=3,
+    ),
+    Scenario(
         name="simulation",
         measured="simulated.simulating",
         yardstick="simulated.referring",

@@ -1,7 +1,8 @@
-"""What is measured of `replay`: jumping about in a long history, and holding many histories against today's code.
+"""What is measured of `replay`: jumping about in a long history, holding many histories against today's code, and
+watching a store in which many runs wait.
 
-Both are what a person waits for: a jump with its point drawn, a verification with its findings. Beside them stands the
-bare work that cannot be left out, `Interpreter.replay`.
+It is what a person waits for: a jump with its point drawn, a verification with its findings, a look with its frame.
+Beside them stands the bare work: `Interpreter.replay`, and a walk over LMDB's own keys.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 
 from benchmarks.measuring import Figures, probe
 from benchmarks.scenarios import RESULT_WITHIN_S, many, store_in
-from benchmarks.yardsticks import FLEET_STEPS
-from dalsegno import Engine, Flow, Map, step, workflow
+from benchmarks.yardsticks import FLEET_STEPS, log_in
+from dalsegno import Client, Engine, Flow, Map, step, workflow
 from dalsegno.core.events import Event
 from dalsegno.core.history import decode_history
 from dalsegno.core.interpreter import Interpreter
@@ -31,6 +32,7 @@ from dalsegno.tools.stores import all_runs, open_for_reading, raw_history
 from dalsegno.tools.timeline import timeline
 from dalsegno.tools.verifying import Verdict, verify_in_processes
 from dalsegno.tools.walking import Walk, uncollected
+from dalsegno.tools.watching import AGAIN, Watch
 
 APP = "benchmarks.scenarios:many"
 JUMPS = 200
@@ -157,3 +159,37 @@ def bare_replays(folder: Path, size: int) -> Figures:
 def rates(where: str, lengths: Sequence[int], took: float) -> Figures:
     """How many histories of these lengths a second, and how many of their events."""
     return {f"histories/s {where}": len(lengths) / took, f"events/s {where}": sum(lengths) / took}
+
+
+# --- watching --------------------------------------------------------------------------------------------------------
+
+
+@probe
+def watching(folder: Path, size: int) -> Figures:
+    """Looks at a store in which `size` runs wait: one that counts them all, one after one of them was sent a message,
+    until all have been seen again, and one in a calm."""
+    url = f"lmdb:{folder / 'store'}"
+    with open_for_reading(url) as store, Client(url) as client:
+        watch = Watch(store)
+        first = look(watch, everything=True)
+        client.get(f"waits-{size // 2}").signal("answer", 42)
+        changed = [look(watch) for _ in range(-(-size // AGAIN))]
+        return {"first ms": first, "ms": median(changed), "calm ms": median(look(watch) for _ in range(9))}
+
+
+def look(watch: Watch, everything: bool = False) -> float:
+    begun = time.perf_counter()
+    watch.frame(time.time_ns() // 1000, everything=everything)
+    return (time.perf_counter() - begun) * 1000
+
+
+@probe
+def raw_walk(folder: Path, size: int) -> Figures:
+    """LMDB's cursor over every record of the same file, nothing decoded."""
+    env, took = log_in(folder / "store"), list[float]()
+    for _ in range(9):
+        begun = time.perf_counter()
+        with env.begin() as txn:
+            assert sum(1 for _ in txn.cursor()) > size
+        took.append((time.perf_counter() - begun) * 1000)
+    return {"first ms": median(took), "ms": median(took), "calm ms": median(took)}
