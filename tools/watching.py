@@ -11,13 +11,15 @@ again with every frame, one after another. How many runs stand how, started and 
 comes from the counts; only by which workflow, and with which events, may come some frames late.
 
 The first frames count all runs, some thousands each, unless `everything` is asked for. So what a frame costs hangs on
-what has happened, on `PAGES` and on `AGAIN`, and hardly on how many runs there are.
+what has happened, on `PAGES` and on `AGAIN`, and hardly on how many runs there are. `now_us` is what a frame goes by;
+`steady` only tells when it has taken long enough.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import nsmallest
 from typing import Final
 
@@ -35,6 +37,7 @@ from dalsegno.tools.troubles import Failing, Troubles
 
 PAGES: Final = 10  # of a thousand runs, counted in a frame until all are
 AGAIN: Final = 2000  # open runs that are looked at again in a frame, in turn
+AGAIN_S: Final = 0.1  # or as many as this takes: over a network each of them is a question and an answer
 NEW: Final = 50  # runs that are asked for first, when looking for new ones
 TAIL: Final = 10  # events that are read of a run when it is first seen: an attempt that failed is mostly among them
 FAILED_MAX: Final = 100  # closed runs that are asked what they failed of
@@ -104,8 +107,10 @@ class _Sums:
 class Watch:
     """Looks at a store again and again. It only reads and takes no hold; it keeps about a kilobyte for an open run."""
 
-    def __init__(self, store: Backend, codec: Codec | None = None) -> None:
-        self._store, self._codec, self._troubles = store, codec or Codec(), Troubles()
+    def __init__(
+        self, store: Backend, codec: Codec | None = None, steady: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._store, self._codec, self._troubles, self._steady = store, codec or Codec(), Troubles(), steady
         self._open: dict[int, _Seen] = {}
         self._counts: Counter[tuple[str, Status]] = Counter()
         self._turns: deque[int] = deque()  # open runs as their turn comes to be looked at again; some may have ended
@@ -206,7 +211,10 @@ class Watch:
 
     def _look_again(self) -> None:
         """The next ones in turn, unless nothing has changed since each of them was seen."""
+        begun = self._steady()
         for _ in range(min(AGAIN, self._turns_left)):
+            if self._steady() - begun > AGAIN_S:
+                break
             self._turns_left -= 1
             number = self._turns.popleft()
             self._see_again(number)

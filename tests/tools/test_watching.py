@@ -192,6 +192,20 @@ def test_of_many_waiting_runs_some_are_looked_at_again(monkeypatch: pytest.Monke
     assert not Counted.asked
 
 
+def test_a_slow_store_is_asked_less():
+    """Where each question takes long, as over a network, a frame asks less; all runs come by all the same."""
+    store = Counted()
+    runs = [begin(store, f"run-{number}") for number in range(60)]
+    store.commit([transition(run, 1, b"waits", active=False) for run in runs])
+    watch = Watch(store, steady=lambda: Counted.asked["record"] * 0.01)
+    watch.frame(0, everything=True)
+    frames = 0
+    apply(store, end(runs[0], 2))
+    while watch.frame(frames).workflows == {"fulfil": {"running": 60}}:
+        frames += 1
+    assert 4 <= frames <= 6
+
+
 def test_counting_takes_several_frames(monkeypatch: pytest.MonkeyPatch):
     """Runs that were there are counted page by page; what begins and ends meanwhile is counted once."""
     monkeypatch.setattr(watching, "PAGE", 5)
