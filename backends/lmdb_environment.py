@@ -12,6 +12,7 @@ LMDB allows an environment to be open once in a process, so all handles of this 
   some other thread of the parent was in, so forking waits until all have ended: some milliseconds, rarely.
 * If the lock file is replaced, two writers can be at work at once and commits are lost. So its identity is compared
   before each write, and the environment used no more once it has changed.
+* A process that is stopped while it writes holds all other writers up. LMDB says nothing; `lmdb_writers` does.
 * A reader that was killed pins old pages until somebody looks; `reader_check` is called at opening, regularly, and when
   the store is full.
 """
@@ -30,6 +31,7 @@ import attrs
 import lmdb
 
 from dalsegno.backends.lmdb_folder import DATA, LOCK, FileLock, check_folder, flush_folder, lock_for_many, lock_for_one
+from dalsegno.backends.lmdb_writers import WriteLock
 from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreFull, StoreUnusable, UnknownOutcome
 
 LIB_VERSION = (
@@ -84,6 +86,7 @@ class Environment:
         self._writes = 0
         self._used = math.inf
         self._used_at = 0
+        self._write_lock: WriteLock | None = None
 
     def _open(self) -> lmdb.Environment:
         """Open it, with as much address space as there is: asked for less and less, never less than the file needs."""
@@ -118,12 +121,19 @@ class Environment:
         with self._gate:
             self._pause()
             self.unusable = "this store was closed"
+            self._forget_write_lock()
             if not self.settings.full and not self.settings.read_only and not self._broken:
                 try:
                     self.raw.sync(True)
                 except lmdb.Error:
                     pass  # relaxed promises nothing that this would break
             self.raw.close()
+
+    def _forget_write_lock(self) -> None:
+        """Look at it no more: it is in memory that closing gives back."""
+        lock, self._write_lock = self._write_lock, None
+        if lock is not None:
+            lock.close()
 
     def quiesce(self) -> None:
         """Let no transaction begin, and wait until none is open, before a fork."""
@@ -185,6 +195,15 @@ class Environment:
                 self._gate.notify_all()
 
     def _begin(self, write: bool) -> lmdb.Transaction[bytes]:
+        if write:
+            if self._write_lock is None:
+                self._write_lock = WriteLock(self.folder / LOCK)
+            if self._write_lock.holder:
+                with self._write_lock.told():
+                    return self._begin_now(write)
+        return self._begin_now(write)
+
+    def _begin_now(self, write: bool) -> lmdb.Transaction[bytes]:
         try:
             return self.raw.begin(write=write)
         except lmdb.MapResizedError:
@@ -332,6 +351,7 @@ class Environment:
         self._pause()
         if not self._broken:
             return  # somebody else did while we waited
+        self._forget_write_lock()
         self.raw.close()
         check_folder(self.folder, allow_remote=True, read_only=self.settings.read_only)
         self.raw = self._open()
