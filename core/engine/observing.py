@@ -34,13 +34,14 @@ log = logging.getLogger("dalsegno.engine")
 
 @attrs.frozen(slots=True, kw_only=True)
 class Attempt:
-    """One attempt of one step. `id` is the command's id in the history; attempts count from 1."""
+    """One attempt of one step, begun at `at_us`. `id` is the command's id in the history; attempts count from 1."""
 
     run: RunRecord = attrs.field(eq=False)
     run_id: str
     id: str
     step: str
     attempt: int
+    at_us: int = attrs.field(eq=False)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -244,7 +245,14 @@ class Observers:
         """A body begins, here or elsewhere."""
         now_us = self._clock.steady_us()
         record: RunRecord = job.run.record
-        attempt = Attempt(run=record, run_id=record.run_id, id=job.id, step=job.name, attempt=job.attempt)
+        attempt = Attempt(
+            run=record,
+            run_id=record.run_id,
+            id=job.id,
+            step=job.name,
+            attempt=job.attempt,
+            at_us=self._clock.now_us(),
+        )
         self.tell("step_started", attempt, (now_us - self._jobs.pop(job, now_us)) / 1e6)
         return attempt
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Engine, Flow, Observer, Receive, Retry, Sleep, Status, step, workflow
+from dalsegno import Codec, Engine, Flow, Observer, Receive, Retry, Sleep, Status, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.engine.observing import HOOKS, Attempt, Outcome
 from dalsegno.core.engine.vitals import Vitals
 from dalsegno.core.errors import BadOption, StoreFull
 from dalsegno.core.events import Event
 from dalsegno.core.history import decode_history
-from dalsegno.core.store import RunRecord
+from dalsegno.core.store import Message, RunRecord
 from dalsegno.testing import Simulation
 
 
@@ -165,6 +165,33 @@ def test_what_a_crash_took_away_is_told_when_it_has_happened_again():
         ("body", "fetch", 1),
         ("step", "fetch", 1, "completed"),
     ]
+
+
+def test_a_refused_transition_is_told_of_when_it_is_taken():
+    """A signal that comes in while the end is on its way has the end thought over: it is told of once, with it."""
+    ledger = Ledger()
+
+    @workflow
+    def brief() -> Flow[str]:
+        return (yield from fetch())
+
+    store = MemoryBackend()
+    original, signal = store.commit, Message(workflow_id="a", kind="signal", name="late", payload=Codec().encode("x"))
+
+    def just_before(transitions: Any) -> Any:
+        if transitions[0].closed_at_us is not None:
+            store.commit = original  # type: ignore[method-assign]
+            store.send([signal], 0)
+        return original(transitions)
+
+    store.commit = just_before  # type: ignore[method-assign]
+    with Simulation([brief], store=store, observers=[ledger]) as simulation:
+        run = simulation.start(brief, id="a")
+        assert run.result() == "fetched"
+        assert run.history()[1:] == ledger.events
+    assert "SignalReceived" in [type(event).__name__ for event in ledger.events]
+    assert ledger.of("step") == [("step", "fetch", 1, "completed")]
+    assert len(ledger.of("ended")) == 1
 
 
 @workflow
