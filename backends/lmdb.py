@@ -28,7 +28,7 @@ import lmdb
 from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings
-from dalsegno.backends.lmdb_folder import DATA, FileLock, flush_folder, is_locked, locate, owner_lock
+from dalsegno.backends.lmdb_folder import DATA, FileLock, check_there, flush_folder, is_locked, locate, owner_lock
 from dalsegno.backends.shareable import ShareableStore
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreUnusable
 
@@ -155,8 +155,8 @@ class LmdbBackend(ShareableStore):
             allow_remote=chosen.allow_remote,
             read_only=chosen.read_only and not os.access(folder / DATA, os.W_OK),
         )
-        if chosen.read_only and not (folder / DATA).is_file():
-            raise StoreUnusable(f"{folder} holds no store, so there is nothing to read")
+        if chosen.read_only:
+            check_there(folder)
         store = cls(ENVIRONMENTS.open(folder, settings), chosen.quota, chosen.read_only)
         try:
             version = ".".join(map(str, lmdb.version(lib_version=LIB_VERSION)))
@@ -253,9 +253,9 @@ class LmdbBackend(ShareableStore):
         """Write a copy without free pages into a new or empty folder, and answer its size. Others go on meanwhile."""
         self._refuse_if_closed(False)
         folder = Path(target)
-        if folder.exists() and any(folder.iterdir()):
-            raise BadOption(f"{folder} is not empty; name a new folder for the copy")
         try:
+            if folder.exists() and any(folder.iterdir()):
+                raise BadOption(f"{folder} is not empty; name a new folder for the copy")
             folder.mkdir(exist_ok=True)
             self._environment.copy(folder)
             with (folder / DATA).open("rb") as file:

@@ -39,10 +39,15 @@ containers whose every folder is on such a file system, and where no other machi
 
 
 def locate(location: str) -> Path:
-    """The folder that a location names."""
+    """The folder that a location names. Raises `StoreUnusable` for one that the system does not let us look for."""
     if not location or "\0" in location:
         raise BadOption(f"{location!r} names no folder: write 'lmdb:PATH'")
-    return Path(location).expanduser()
+    try:
+        folder = Path(location).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:
+        raise _refused(location, error) from error
+    return folder
 
 
 def check_folder(folder: Path, *, allow_remote: bool, read_only: bool) -> bool:
@@ -50,7 +55,7 @@ def check_folder(folder: Path, *, allow_remote: bool, read_only: bool) -> bool:
     try:
         new = _check_content(folder, read_only)
     except OSError as error:
-        raise StoreUnusable(f"{folder} cannot be opened as a store: {error.strerror or error}") from error
+        raise _refused(folder, error) from error
     if not (allow_remote or os.environ.get(ALLOW_REMOTE)):
         kind = file_system(folder.parent if new and not folder.exists() else folder)
         if kind in _REMOTE or kind.startswith("fuse."):
@@ -61,12 +66,38 @@ def check_folder(folder: Path, *, allow_remote: bool, read_only: bool) -> bool:
                 file_system=kind,
             )
     if not new:
-        missing = missing_page(folder / DATA)
+        missing = _emptied(folder) or missing_page(folder / DATA)
         if missing:
             raise StoreUnusable(
                 f"{folder / DATA} was cut short: {missing}. Restore it from a copy; opening it would crash Python."
             )
     return new
+
+
+def check_there(folder: Path) -> None:
+    """See that there is a store to be read, before anything is opened that could make one. Raises `StoreUnusable`."""
+    if (folder / DATA).is_file():
+        return
+    if folder.exists() and not folder.is_dir():
+        raise StoreUnusable(f"{folder} is a file, so it holds no store: a store is a folder. Name that one.")
+    raise StoreUnusable(
+        f"{folder} holds no store, so there is nothing to read. Is the path right? A store is made by the first engine "
+        "or `dalsegno start` on it."
+    )
+
+
+def _refused(folder: Path | str, error: Exception) -> StoreUnusable:
+    why = getattr(error, "strerror", None) or error
+    return StoreUnusable(f"{str(folder)[:200]} cannot be opened as a store: {why}")
+
+
+def _emptied(folder: Path) -> str:
+    """What is to say of a data file with nothing in it. LMDB would begin a new one; where an engine has worked there
+    was something, because an engine's lock is made later than the first page."""
+    if (folder / DATA).stat().st_size:
+        return ""
+    worked = any(name == ENGINE_LOCK or _OWNER_LOCK.fullmatch(name) for name in os.listdir(folder))
+    return "the file is empty, and an engine has worked on it" if worked else ""
 
 
 def _check_content(folder: Path, read_only: bool) -> bool:
@@ -91,10 +122,12 @@ def _check_content(folder: Path, read_only: bool) -> bool:
         if read_only:
             raise StoreUnusable(f"{folder} is empty, so there is nothing to read")
     if not read_only and not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreUnusable(f"{folder} is not writable. Open it with read_only=True to look at it.")
+        raise StoreUnusable(f"{folder} is not writable. To look at it: lmdb:{folder}?read_only=true, as `replay` does.")
     for name in content & {DATA, LOCK}:
         if not read_only and not os.access(folder / name, os.R_OK | os.W_OK):
-            raise StoreUnusable(f"{folder / name} is not writable. Open the store with read_only=True to look at it.")
+            raise StoreUnusable(
+                f"{folder / name} is not writable. To look at it: lmdb:{folder}?read_only=true, as `replay` does."
+            )
     return DATA not in content
 
 

@@ -124,6 +124,41 @@ def test_a_file_is_no_store(folder: Path):
     assert folder.read_text() == "precious"
 
 
+def test_a_path_that_the_system_refuses(folder: Path):
+    """A name too long for the file system, a link to itself, and the home of nobody are said in a sentence."""
+    folder.symlink_to(folder)
+    for location, why in ((str(folder.parent / ("x" * 300)), "too long"), ("~nobody-of-that-name/x", "home")):
+        with pytest.raises(StoreUnusable, match=why):
+            LmdbBackend.open(location)
+        with pytest.raises(StoreUnusable, match=why):
+            LmdbBackend.open(location, read_only=True)
+    with pytest.raises(StoreUnusable):
+        LmdbBackend.open(str(folder))
+    with LmdbBackend.open(str(folder.parent / "sound")) as store, pytest.raises(StoreUnusable, match="too long"):
+        store.compact("x" * 300)
+
+
+def test_looking_says_what_is_there_instead(folder: Path):
+    """Who only looks is told whether the path is a file or nothing, and how a store comes to be."""
+    with pytest.raises(StoreUnusable, match=r"holds no store.*Is the path right\?"):
+        LmdbBackend.open(str(folder), read_only=True)
+    folder.write_text("precious")
+    with pytest.raises(StoreUnusable, match=r"is a file, so it holds no store"):
+        LmdbBackend.open(str(folder), read_only=True)
+
+
+def test_a_store_whose_file_was_emptied_is_not_begun_anew(folder: Path):
+    """LMDB would make a new store of an empty file. Where an engine has worked, there was something in it."""
+    with LmdbBackend.open(str(folder)) as store:
+        store.hold("engine")
+    os.truncate(folder / "data.mdb", 0)
+    for read_only in (False, True):
+        with pytest.raises(StoreUnusable, match="was cut short: the file is empty, and an engine has worked on it"):
+            LmdbBackend.open(str(folder), read_only=read_only)
+    (folder / "engine.lock").unlink()
+    LmdbBackend.open(str(folder)).close()
+
+
 def test_a_missing_parent_is_not_created(folder: Path):
     """A mistyped path makes no tree of folders."""
     with pytest.raises(StoreUnusable, match="Create that one first"):
