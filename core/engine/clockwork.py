@@ -17,6 +17,7 @@ from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.suspects import Suspects
 from dalsegno.core.engine.upkeep import Upkeep
+from dalsegno.core.engine.watchdog import Watchdog
 from dalsegno.core.errors import StoreFull
 
 TICK_S = 0.05
@@ -58,6 +59,7 @@ class Clockwork:
         self.leases = leases
         self.claims = Claims(around, loop, leases, self.suspects, room)
         self.sweeper: Sweeps | None = None
+        self.watchdog: Watchdog | None = None
         self._news_seen = 0
         self._changes: object = None
         self._lost = self._gone = False  # whether our lease was lost, or others have gone, and it is not yet seen to
@@ -70,6 +72,8 @@ class Clockwork:
     def tick(self) -> None:
         """Look at everything once. Cheap in a calm: one read of the store's change counter."""
         loop, upkeep = self._loop, self._upkeep
+        if self.watchdog is not None:
+            self.watchdog.look()
         stalled = self._committer.stalled
         if stalled is not None:
             self._committer.retry()

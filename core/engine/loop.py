@@ -41,10 +41,11 @@ from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.timeouts import Timeouts
+from dalsegno.core.engine.watchdog import Overrun, Watchdog
 from dalsegno.core.engine.whereabouts import named
 from dalsegno.core.errors import DecodeError, StoreDamaged, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
-from dalsegno.core.store import Applied, Refusal, Refused, RunRecord, Status
+from dalsegno.core.store import Applied, Refusal, Refused, RunRecord, Status, Transition
 
 SHORT_US = 500
 """A body expected to take longer than this does not start while writes wait for its thread."""
@@ -88,6 +89,7 @@ class Loop:
         self.registry = threading.Lock()
         self.timeouts = Timeouts(around.clock)
         self.draining = False
+        self.watchdog: Watchdog | None = None
         self.leased: Callable[[], bool] = lambda: True
 
     # --- arrivals --------------------------------------------------------------------------------------------------
@@ -138,6 +140,9 @@ class Loop:
             if self.observed is not None:
                 self.observed.job_dropped(job)
             return  # cancelled before it began
+        if not self.leased():  # while it was queued: the run may be somebody else's
+            self._ready.append(job)
+            return
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
             self.timeouts.watch(job)
@@ -171,8 +176,10 @@ class Loop:
         if act is None:
             act = run.activation = Activation()
         try:
-            if not self._absorb(run, act):
+            if not (self._absorb(run, act) if self.watchdog is None else self.watchdog.over(self._absorb, run, act)):
                 return
+        except Overrun as error:
+            act = self._overran(run, act, error)
         except StoreError as error:  # also while its end or its block was being written
             self.trouble(run, error)
             return
@@ -189,6 +196,8 @@ class Loop:
                 arrived = inputs.popleft()
                 act.inputs.append(arrived)
                 absorb(run, act, arrived)
+                if self.watchdog is not None and self.watchdog.has_struck:
+                    self.watchdog.confess()
                 if interpreter.outcome is not None:
                     if self.closing.has_sent_to_itself(run, act):
                         act.urgent = True  # this is recorded first; it ends when it has seen what it sent
@@ -205,10 +214,30 @@ class Loop:
             return self._block(run, act, str(error))
         except StoreError:
             raise
+        except Overrun:
+            raise
         except Exception as error:
             log.exception("run %s: a bug in dalsegno, or in a definition", run.number, extra=named(run.record))
             return self._block(run, act, f"{type(error).__name__}: {error}")
         return True
+
+    def _overran(self, run: LiveRun, act: Activation, error: Overrun) -> Activation:
+        """Block a run whose code was interrupted. Facts are kept if it ended by that; if it went on all the same, what
+        it has asked for since is not to be recorded, and neither are they: that is as if the process had died."""
+        if run.interpreter is None or run.interpreter.outcome is None:
+            act = run.activation = Activation()
+        self._block(run, act, str(error))
+        return act
+
+    def set_aside(self, run: LiveRun, reason: str) -> Transition:
+        """Forget a run whose thread will not come back; answers what blocks it in the store."""
+        act = Activation()
+        self.closing.set_aside(run, act, reason)
+        with self.registry:
+            if self.live.get(run.number) is run:
+                del self.live[run.number]
+        run.running.clear()
+        return act.transition(run)
 
     def _load(self, run: LiveRun, act: Activation) -> bool:
         """Bring a run into memory; false if it is no longer ours to move."""

@@ -23,7 +23,8 @@ from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies
-from dalsegno.core.engine.live import STUBBORN, is_loaded
+from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
+from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import ROOM, CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.policies import seconds
@@ -54,7 +55,8 @@ class Worker(Works):
 
     Several workers, in processes of their own, may share a store: runs that a `Client` created go to whoever has room,
     and those of a worker that has died, or that has not renewed its `lease` (seconds) in time, to the others. With
-    `alone`, this one has the store to itself.
+    `alone`, this one has the store to itself. Workflow code that runs for `watchdog` seconds without a yield is
+    interrupted and its run blocked (None: never); code that is being debugged is not.
 
     Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine has the
     store to itself, or with `alone` when there is any other, and for stores that only one engine can work on.
@@ -68,6 +70,7 @@ class Worker(Works):
         step_threads: int = STEP_THREADS,
         executor: Executor | None = None,
         grace: float | timedelta = GRACE_S,
+        watchdog: float | timedelta | None = WATCHDOG_S,
         **options: Unpack[CommonOptions],
     ) -> None:
         if durable < 1 or step_threads < 1:
@@ -77,6 +80,9 @@ class Worker(Works):
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
+        if watchdog is not None:
+            dog = Watchdog(self.around.clock, seconds(watchdog), self._give_up)
+            self.loop.watchdog = self.clockwork.watchdog = dog
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
@@ -135,6 +141,16 @@ class Worker(Works):
             self.around.observed.tell("closed")
         if self.owns_backend:
             self.around.backend.close()
+
+    def _give_up(self, run: LiveRun, thread: int, reason: str) -> None:
+        """Count out a thread that will not come back from a workflow's code, and set its run aside."""
+        for one in threading.enumerate():
+            if one.ident == thread:
+                self._durable.replace(one)
+                self._steps.replace(one)
+        verdict = self.around.backend.commit([self.loop.set_aside(run, reason)])
+        log.warning("run %s is set aside: %s", run.number, verdict[0])
+        self._closed(run.number)
 
     def _hand_over(self) -> None:
         """Give back the runs that only wait, so that others see to them while bodies have their grace."""

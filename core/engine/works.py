@@ -63,6 +63,7 @@ class WorkerOptions(CommonOptions, total=False):
     step_threads: int
     executor: Executor | None
     grace: float | timedelta
+    watchdog: float | timedelta | None
 
 
 class Works:
