@@ -27,7 +27,8 @@ import lmdb
 
 from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
-from dalsegno.backends.lmdb_environment import ENVIRONMENTS, LIB_VERSION, Environment, Settings
+from dalsegno.backends.lmdb_environment import LIB_VERSION, Environment, Settings
+from dalsegno.backends.lmdb_environments import ENVIRONMENTS
 from dalsegno.backends.lmdb_folder import DATA, FileLock, check_there, flush_folder, is_locked, locate, owner_lock
 from dalsegno.backends.shareable import ShareableStore
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreUnusable

@@ -1,15 +1,12 @@
 """One LMDB environment, as safe as LMDB lets it be.
 
-LMDB allows an environment to be open once in a process, so all handles of this process on one store share an
-`Environment`, which the process's `Environments` keeps and counts. It knows what LMDB leaves to its users:
+All handles of a process on one store share an `Environment`; `lmdb_environments` keeps them. It knows what LMDB leaves
+to its users:
 
 * A commit that fails may have been applied, and after an I/O error LMDB refuses everything until it is opened anew. So
   after a failed commit the caller gets `UnknownOutcome`, and the environment is opened anew before its next use.
 * Another process may have made the map bigger; then beginning a transaction fails until the new size is adopted, which
   may only happen while no transaction of this process is open. Transactions are counted for both.
-* A child made by `fork` inherits an environment that seems to work and must not be used. In the child it is marked so;
-  opening the store there closes the inherited one and opens it properly. Closing waits for ever for a transaction that
-  some other thread of the parent was in, so forking waits until all have ended: some milliseconds, rarely.
 * If the lock file is replaced, two writers can be at work at once and commits are lost. So its identity is compared
   before each write, and the environment used no more once it has changed.
 * A process that is stopped while it writes holds all other writers up. LMDB says nothing; `lmdb_writers` does.
@@ -30,13 +27,12 @@ from typing import Any
 import attrs
 import lmdb
 
-from dalsegno.backends.lmdb_folder import DATA, LOCK, FileLock, check_folder, flush_folder, lock_for_many, lock_for_one
+from dalsegno.backends.lmdb_folder import DATA, LOCK, check_folder, flush_folder
 from dalsegno.backends.lmdb_writers import WriteLock
-from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreFull, StoreUnusable, UnknownOutcome
+from dalsegno.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnusable, UnknownOutcome
 
-LIB_VERSION = (
-    0  # 0.9, the format every tool reads; given always, since a variable of the environment changes the default
-)
+LIB_VERSION = 0
+"""LMDB 0.9, the format that every tool reads; given always, since a variable of the environment changes the default."""
 MAP_SIZE_LEAST = 16 << 20
 MAX_READERS = 510  # of all processes; each slot is 64 bytes of the lock file
 WRITES_A_READER_CHECK = 1000
@@ -343,8 +339,11 @@ class Environment:
             self.raw.reader_check()  # a killed reader may be what keeps old pages from being used again
         except lmdb.Error:
             pass  # the next opening will find out what is wrong
-        where = "its map" if isinstance(error, lmdb.MapFullError) else "its disk"
-        return StoreFull(f"{self.folder} has no more room: {where} is full ({error}). Nothing was written.")
+        if isinstance(error, lmdb.MapFullError):
+            where, cure = "its map", f"Prune closed runs, or open it with a larger one: lmdb:{self.folder}?map_size=…"
+        else:
+            where, cure = "its disk", "Make room there, or prune closed runs; writing goes on by itself"
+        return StoreFull(f"{self.folder} has no more room: {where} is full ({error}). Nothing was written. {cure}.")
 
     def _reopen(self) -> None:
         """Close and open it, after a failure. Called with the gate held."""
@@ -382,96 +381,3 @@ def cannot_open(folder: Path, error: lmdb.Error) -> StoreUnusable:
     else:
         cause = str(error)
     return StoreUnusable(f"{folder} cannot be opened: {cause} ({error})")
-
-
-class Environments:
-    """The environments open in this process, by the identity of their data files.
-
-    There is one of these for the process (`ENVIRONMENTS`), because the limits it keeps are the process's: LMDB's locks
-    and the state that `fork` copies.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._locked_for_fork = False
-        self._open: dict[tuple[int, int], Environment] = {}
-        self._inherited: list[Environment] = []
-        self._engine_locks: set[FileLock] = set()
-        os.register_at_fork(
-            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
-        )
-
-    def open(self, folder: Path, settings: Settings) -> Environment:
-        """The environment of a folder: the one that is open, or a new one. `close` it when done."""
-        with self._lock:
-            self._close_inherited()
-            data = folder / DATA
-            found = self._open.get(identity(data)) if data.is_file() else None
-            if found is None:
-                found = Environment(folder, settings)
-                self._open[found.identity] = found
-                return found
-            if settings.full and not found.settings.full:
-                raise BadOption(f"{folder} is open in this process with durability 'relaxed': it cannot be 'full' too")
-            if found.settings.read_only and not settings.read_only:
-                raise BadOption(f"{folder} is open in this process for reading only: close that one first")
-            found.handles += 1
-            return found
-
-    def close(self, environment: Environment) -> None:
-        """Give back what `open` answered."""
-        with self._lock:
-            environment.handles -= 1
-            if environment.handles or self._open.get(environment.identity) is not environment:
-                return
-            del self._open[environment.identity]
-            environment.close()
-
-    def hold(self, folder: Path, owner: str) -> FileLock:
-        """Take the engine's lock of a folder."""
-        lock = lock_for_one(folder, owner)
-        self._engine_locks.add(lock)
-        return lock
-
-    def join(self, folder: Path, owner: str) -> tuple[FileLock, FileLock]:
-        """Take the locks of one of several engines."""
-        locks = lock_for_many(folder, owner)
-        self._engine_locks.update(locks)
-        return locks
-
-    def release(self, lock: FileLock) -> None:
-        """Give back what `hold` or `join` answered."""
-        self._engine_locks.discard(lock)
-        lock.release()
-
-    def _close_inherited(self) -> None:
-        """In a forked child, before it opens a store of its own: LMDB allows an environment once in a process."""
-        while self._inherited:
-            environment = self._inherited.pop()
-            if environment.quiet:
-                environment.raw.close()
-
-    def _before_fork(self) -> None:
-        self._locked_for_fork = self._lock.acquire(timeout=FORK_WAIT)
-        for environment in self._open.values():
-            environment.quiesce()
-
-    def _after_fork(self) -> None:
-        for environment in self._open.values():
-            environment.resume()
-        if self._locked_for_fork:  # otherwise it belongs to a thread that is still opening something
-            self._lock.release()
-
-    def _after_fork_in_child(self) -> None:
-        """What was inherited is not ours; the engine's locks would stay with us after the parent's death."""
-        self._lock = threading.Lock()
-        for environment in self._open.values():
-            environment.disown()
-        self._inherited += self._open.values()
-        self._open = {}
-        for lock in self._engine_locks:
-            lock.release()
-        self._engine_locks = set()
-
-
-ENVIRONMENTS = Environments()

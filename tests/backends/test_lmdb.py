@@ -25,7 +25,7 @@ import pytest
 
 from dalsegno.backends import layout, lmdb_folder
 from dalsegno.backends.lmdb import LmdbBackend
-from dalsegno.backends.lmdb_environment import ENVIRONMENTS
+from dalsegno.backends.lmdb_environments import ENVIRONMENTS
 from dalsegno.backends.lmdb_folder import file_system
 from dalsegno.backends.lmdb_pages import missing_page
 from dalsegno.backends.records import seal
