@@ -4,9 +4,10 @@ A page is a program that is read from top to bottom, in an empty folder:
 
 * A block of ```python runs as it stands, in the page's own module. What it prints is in the ```text block that follows.
   Its functions called `test_…` are run, too.
-* A block whose first line is `# NAME.py` is that file, and is written instead; the same name again appends to it.
+* A block whose first line is `# NAME.py` is that file, and is written instead.
 * In a ```console block each line that begins with `$ ` is a command line, and the lines below are what it prints.
-* ```sh blocks are command lines that are not run; but each has to be one that `replay` or `dalsegno` understands.
+* ```sh blocks are command lines that are not run; but each has to be one that `replay` or `dalsegno` understands, as
+  has what a unit of systemd in an ```ini block starts.
 
 What differs each time (durations, times, ids made by chance) is compared by its form. A line `…` stands for any lines.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import linecache
 import os
 import re
 import shlex
@@ -86,7 +88,7 @@ VARYING = [
     (r"(?m)^engine \S+ has died; its runs are taken over\n", ""),  # how soon it is seen is chance
     (r"\s+", " "),
     (r"\bpid \d+|\b[\w.-]+:\d+:[0-9a-f]{8}\b", "PID"),
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?UTC|Z|\+00:00)?", "TIME"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|\+00:00)?", "TIME"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?( UTC)?", "TIME"),
     (r"[+±-]?\b\d[\d,]*(\.\d+)? ?(ns|µs|ms|s|min|h|d|seconds?|minutes?|hours?|days?)\b", "LONG"),
     (r"\b\d[\d,.]* (bytes|[KMG]i?B)\b", "MANY bytes"),
@@ -116,7 +118,6 @@ class Reading:
     def __init__(self, page: str, folder: Path) -> None:
         self.page, self.folder = page, folder
         self.module = ModuleType(re.sub(r"\W", "_", page.removesuffix(".md")) + "_page")
-        self.written: set[str] = set()
         self.faults: list[str] = []
 
     def run(self) -> None:
@@ -136,6 +137,9 @@ class Reading:
             elif block.language == "sh":
                 for line in block.text.replace("\\\n", " ").splitlines():
                     understood(line)
+            elif block.language == "ini":
+                for line in re.findall(r"^ExecStart=\S*/(.*)$", block.text, re.M):
+                    understood(line)
             if printed and block.language != "text":
                 self.faults.append(f"before line {block.line}: the page does not show what was printed: {printed}")
             printed = None
@@ -143,9 +147,7 @@ class Reading:
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
-        with path.open("a" if name in self.written else "w", encoding="utf-8") as file:
-            file.write(text)
-        self.written.add(name)
+        path.write_text(text, "utf-8")
 
     def _execute(self, block: Block) -> str:
         sys.modules[self.module.__name__] = self.module
@@ -185,6 +187,7 @@ class Reading:
     def _forget(self) -> None:
         """Forget modules that were imported from the folder: a later block may have changed their files."""
         importlib.invalidate_caches()
+        linecache.checkcache()
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None) or "").startswith(f"{self.folder}/"):
                 del sys.modules[name]
