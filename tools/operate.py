@@ -1,8 +1,6 @@
-"""`dalsegno`: works on a store, and talks to its runs from a second terminal.
+"""`dalsegno`: works on a store, and starts runs there. A worker is an engine with the code of `--app`.
 
-A worker is an engine with the code of `--app`. The other commands put a message or a new run into the store, which is
-durable when they return, whether a worker is there or not; the worker hears of it within a fraction of a second.
-Exit codes are in `dalsegno.tools.failures`.
+What is said to runs from a second terminal is in `dalsegno.tools.talking`, exit codes in `dalsegno.tools.failures`.
 """
 
 from __future__ import annotations
@@ -11,24 +9,20 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
 
-from dalsegno import Client, Engine, Run
+from dalsegno import Client, Engine
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import BadOption
-from dalsegno.core.interpreter import parse_token
 from dalsegno.core.store import OnConflict
-from dalsegno.core.values.codec import Codec
 from dalsegno.examples.demo import run_demo
 from dalsegno.examples.demo_watch import DemoFailed
 from dalsegno.tools.app import App, load_app
 from dalsegno.tools.compact import compact_store
-from dalsegno.tools.completing import SignalName
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.options import (
@@ -37,7 +31,6 @@ from dalsegno.tools.options import (
     Json,
     KeyValue,
     Name,
-    RunName,
     WorkflowName,
     app_option,
     command_help,
@@ -48,7 +41,8 @@ from dalsegno.tools.options import (
 )
 from dalsegno.tools.prune import retention_of, retention_options
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
-from dalsegno.tools.stores import open_for_reading, store_url, url_to_write
+from dalsegno.tools.stores import url_to_write
+from dalsegno.tools.talking import cancel, complete, fail, pause, resume, send_signal, terminate
 from dalsegno.tools.text import clean, without_password
 from dalsegno.tools.watched import Watching, watched, watching_options
 
@@ -69,8 +63,6 @@ Exit codes: 0 done, 1 understood and refused (no such run, it has ended, the id 
 2 not understood, 3 the store cannot be used, 4 data cannot be read.
 """
 
-SENT_JSON = 'With --json: {"run": as in `replay ls`, "sent": the name of the command}.'
-
 LOOK_EVERY_S = 0.1
 """How often `worker --until-done` looks whether anything is left."""
 
@@ -79,15 +71,6 @@ LOOK_EVERY_S = 0.1
 @click.version_option(package_name="dalsegno")
 def main() -> None:
     """The `dalsegno` command."""
-
-
-@contextmanager
-def talking(store: str | None, codec: Codec | None = None) -> Iterator[Client]:
-    """A client on a store that is there. A message to a store that is not there would make an empty one."""
-    open_for_reading(store_url(store)).close()
-    url = url_to_write(store)
-    with Client(url, codec=codec) as client:
-        yield client
 
 
 # --- worker --------------------------------------------------------------------------------------------------------
@@ -240,188 +223,8 @@ def structured(
     return bound.args, bound.kwargs
 
 
-# --- talking to a run ----------------------------------------------------------------------------------------------
-
-
-@main.command(
-    "signal",
-    help=command_help(
-        "Send a signal to a run; it is durable when this returns, and is received exactly once.",
-        """dalsegno signal order-42 approval '{"granted": true}' --dedup mail-7""",
-        "PAYLOAD is JSON (null if left out); the workflow's Receive makes it into the type it asks for. With --json: "
-        '{"run": as in `replay ls`, "sent": "signal"}.',
-    ),
-)
-@click.argument("run", type=RunName())
-@click.argument("name", type=SignalName())
-@click.argument("payload", type=Json(), default="null")
-@click.option("--dedup", type=Name(), metavar="KEY", help="A second signal with this key is not delivered again.")
-@app_option(required=False)
-@store_option
-@json_option
-def send_signal(
-    run: str, name: str, payload: Any, dedup: str | None, app: str | None, store: str | None, json_wanted: bool
-) -> None:
-    """Send a signal."""
-    if not name:
-        raise BadOption("the signal's name is empty; it is the first argument of a Receive")
-    codec = load_app(app).codec if app else None
-    said(
-        run,
-        store,
-        json_wanted,
-        f"signal {clean(name)}",
-        lambda found: found.signal_json(name, payload, dedup=dedup),
-        codec,
-    )
-
-
-def said(
-    id: str,
-    store: str | None,
-    json_wanted: bool,
-    what: str,
-    say_it: Callable[[Run[Any]], None],
-    codec: Codec | None = None,
-) -> None:
-    """Say something to a run, and print that it was taken."""
-    with talking(store, codec) as client:
-        run = client.get(id)
-        say_it(run)
-        data = run_data(run.record)
-    if json_wanted:
-        show_json({"run": data, "sent": what.split()[0]})
-    else:
-        click.echo(f"{clean(id)}: {what} is taken")
-
-
-reason_option = click.option("--reason", type=Name(), default="", help="Why; it is recorded in the history.")
-
-
-@main.command(
-    "cancel",
-    help=command_help(
-        "Ask a run to end itself: Cancelled is raised where it waits, and its clean-up runs.",
-        "dalsegno cancel order-42 --reason 'the customer called'",
-        SENT_JSON,
-    ),
-)
-@click.argument("run", type=RunName())
-@reason_option
-@store_option
-@json_option
-def cancel(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
-    """Cancel a run."""
-    said(run, store, json_wanted, "cancel", lambda found: found.cancel(reason))
-
-
-@main.command(
-    "terminate",
-    help=command_help(
-        "End a run without asking its code; works for a blocked one too.",
-        "dalsegno terminate order-42 --reason 'started by mistake'",
-        SENT_JSON,
-    ),
-)
-@click.argument("run", type=RunName())
-@reason_option
-@store_option
-@json_option
-def terminate(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
-    """Terminate a run."""
-    said(run, store, json_wanted, "terminate", lambda found: found.terminate(reason))
-
-
-@main.command(
-    "pause",
-    help=command_help(
-        "Start nothing new for a run until it is resumed; what runs already is recorded.",
-        "dalsegno pause order-42 --reason 'the warehouse is closed'",
-        SENT_JSON,
-    ),
-)
-@click.argument("run", type=RunName())
-@reason_option
-@store_option
-@json_option
-def pause(run: str, reason: str, store: str | None, json_wanted: bool) -> None:
-    """Pause a run."""
-    said(run, store, json_wanted, "pause", lambda found: found.pause(reason))
-
-
-@main.command(
-    "resume",
-    help=command_help(
-        "Let a paused run go on, or have a blocked one tried again with the code the worker has now.",
-        "dalsegno resume order-42",
-        SENT_JSON,
-    ),
-)
-@click.argument("run", type=RunName())
-@store_option
-@json_option
-def resume(run: str, store: str | None, json_wanted: bool) -> None:
-    """Resume a run."""
-    said(run, store, json_wanted, "resume", lambda found: found.resume())
-
-
-# --- answering a callback ------------------------------------------------------------------------------------------
-
-
-@main.command(
-    "complete",
-    help=command_help(
-        "Keep the promise of a callback: the workflow that waits for it goes on; durable when this returns.",
-        """dalsegno complete lKdvcmRlci00MgGhM8QQ '{"granted": true}' --store lmdb:./orders""",
-        "TOKEN is the `token` of a NewCallback, as the workflow gave it away. VALUE is JSON (null if left out), which "
-        "is made into the callback's type. A second answer is refused. With --json: "
-        '{"run": as in `replay ls`, "sent": "complete"}.',
-    ),
-)
-@click.argument("token", type=Name())
-@click.argument("value", type=Json(), default="null")
-@app_option(required=False)
-@store_option
-@json_option
-def complete(token: str, value: Any, app: str | None, store: str | None, json_wanted: bool) -> None:
-    """Answer a callback."""
-    answered(token, store, json_wanted, "complete", lambda client: client.complete_json(token, value), app)
-
-
-@main.command(
-    "fail",
-    help=command_help(
-        "Report that the promise of a callback cannot be kept; a RuntimeError is raised where the workflow waits.",
-        "dalsegno fail lKdvcmRlci00MgGhM8QQ 'the bank refused' --store lmdb:./orders",
-        "TOKEN is the `token` of a NewCallback; ERROR is what the error says. A second answer is refused. With --json: "
-        '{"run": as in `replay ls`, "sent": "fail"}.',
-    ),
-)
-@click.argument("token", type=Name())
-@click.argument("error", type=Name())
-@app_option(required=False)
-@store_option
-@json_option
-def fail(token: str, error: str, app: str | None, store: str | None, json_wanted: bool) -> None:
-    """Answer a callback with an error."""
-    answered(token, store, json_wanted, "fail", lambda client: client.fail(token, error), app)
-
-
-def answered(
-    token: str, store: str | None, json_wanted: bool, what: str, answer: Callable[[Client], None], app: str | None
-) -> None:
-    """Answer a callback, and print that it was taken."""
-    said = parse_token(token)
-    with talking(store, load_app(app).codec if app else None) as client:
-        answer(client)
-        data = run_data(client.get(said.workflow_id).record)
-    if json_wanted:
-        show_json({"run": data, "sent": what})
-    else:
-        click.echo(f"{clean(said.workflow_id)}: {what} is taken")
-
-
-main.add_command(compact_store)
+for command in (send_signal, cancel, terminate, pause, resume, complete, fail, compact_store):
+    main.add_command(command)
 
 
 # --- demo ----------------------------------------------------------------------------------------------------------

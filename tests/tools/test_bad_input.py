@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dalsegno import Engine
+from dalsegno import Engine, collect
 from dalsegno.core.store import open_store
+from tests.tools import shop
 from tests.tools.conftest import Cli, everything
 
 APP = "tests.tools.shop"
@@ -87,12 +89,14 @@ def test_talking_to_a_bad_store(spoiled: str, run_dalsegno: Cli, folder: Path):
     assert folder.exists() is (spoiled != "missing")
 
 
-def test_a_store_that_another_engine_works_on(run_dalsegno: Cli, run_replay: Cli, url: str):
-    """A second worker is told who works there; looking and talking go on beside it."""
-    with Engine(url):
+def test_a_store_that_another_engine_works_on(run_dalsegno: Cli, run_replay: Cli, tmp_path: Path):
+    """Where a kind of store takes one engine, a second worker is told who works there; looking and talking go on."""
+    url = f"sqlite:{tmp_path}/shop.db"
+    with Engine(url, workflows=collect(shop)) as engine:
+        engine.start(shop.nap, timedelta(days=1), id="nap-1")
         refused(run_dalsegno, "worker", "--app", APP, "--store", url, code=3, says="has an engine already")
         run_replay("ls", "--store", url)
-        run_dalsegno("signal", "order-3", "x", "--store", url)
+        run_dalsegno("signal", "nap-1", "x", "--store", url)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,8 @@ def test_replay_refuses(command: list[str], code: int, says: str, run_replay: Cl
         (["signal", "nobody", "x"], 1, "no run"),
         (["signal", "order-3", ""], 2, "name is empty"),
         (["signal", "order-3", "x", "{"], 2, "is not JSON"),
+        (["signal", "order-3", "approval", '{"granted": "yes"}', "--app", APP], 4, "does not fit Approval"),
+        (["signal", "order-3", "approval", "--app", APP], 4, "at shop.py:45; nothing was sent"),
         (["signal", "order-1", "x"], 1, "has ended (completed)"),
         (["cancel", "order-3", "--reason", "\udcff"], 2, "is not UTF-8"),
         (["worker", "--app", "no.such.module"], 2, "there is no module 'no'"),
