@@ -6,14 +6,14 @@ import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import click
 from rich.text import Text
 
 from dalsegno.core.errors import BadOption
-from dalsegno.core.events import Event
+from dalsegno.core.events import CallbackCompleted, Event, SignalReceived
 from dalsegno.core.forms import event_form
 from dalsegno.core.interpreter import Interpreter, Waiting
 from dalsegno.core.store import open_store
@@ -40,6 +40,9 @@ from dalsegno.tools.reports import diff_data, diff_report
 from dalsegno.tools.stores import Kept, find_run, read_run, store_url
 from dalsegno.tools.text import clean
 from dalsegno.tools.timeline import words
+
+FROM_OUTSIDE: Final = (SignalReceived, CallbackCompleted)
+"""What they bring has no type of its own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +129,11 @@ def _prefix(kept: Kept, wanted: Wanted, app: App | None, codec: Codec) -> tuple[
     waiting = None
     if at == len(events) and app is not None and not events[-1].closes:
         waiting = the_one_waiting(_replayed(events, app, kept.record.workflow), wanted.command)
-    instead = _instead(wanted, _name_at(events, at) if waiting is None else waiting.name, waiting, app, codec)
+    if waiting is not None:
+        name, typed_by_code = waiting.name, waiting.kind in ("receive", "callback")
+    else:
+        name, typed_by_code = _name_at(events, at), isinstance(events[at] if at < len(events) else None, FROM_OUTSIDE)
+    instead = _instead(wanted, name, typed_by_code, app, codec)
     return forked(events, at, instead, codec, waiting), at + 1
 
 
@@ -139,7 +146,9 @@ def _name_at(events: Sequence[Event], at: int) -> str:
     return next((name for event in same if (name := getattr(event, "name", ""))), "")
 
 
-def _instead(wanted: Wanted, name: str, waiting: Waiting | None, app: App | None, codec: Codec) -> Instead:
+def _instead(wanted: Wanted, name: str, typed_by_code: bool, app: App | None, codec: Codec) -> Instead:
+    """The outcome that the options say. JSON that comes from outside is stored as it is, and made into a type by the
+    `Receive` or callback that takes it; of all else the type is known here, by the app."""
     if wanted.error is not None:
         return Instead("raise", error_payload(wanted.error, app, codec))
     if wanted.value is None:
@@ -148,7 +157,7 @@ def _instead(wanted: Wanted, name: str, waiting: Waiting | None, app: App | None
     if key not in ("result", "payload") or not equals:
         raise BadOption(f"--set {wanted.value!r}: write result=JSON, as in --set 'result={{\"paid\": true}}'")
     parsed = Json().convert(value, None, None)
-    if key == "payload" or (waiting is not None and waiting.kind in ("receive", "callback")):
+    if key == "payload" or typed_by_code:
         return Instead("set", codec.from_json(parsed))
     return Instead("set", value_payload(parsed, name, app, codec))
 

@@ -28,6 +28,8 @@ ERROR_MAX = 300
 WAITS_MAX = 5
 OVERDUE_US = 60_000_000
 """A deadline that passed so long ago and was not acted on means that nobody works on the store."""
+UNFIT = "the JSON given does not fit"
+"""How the reason of a run begins that was blocked by a payload; `Codec.structure` says so."""
 
 
 @attrs.frozen(kw_only=True)
@@ -309,6 +311,14 @@ def _unblock(case: Case) -> list[Advice]:
     resume = case.command("dalsegno", "resume", id)
     if reason.startswith("quarantined"):
         return [Advice(what="if it is not what kills its process, resume it", command=resume)]
+    if (unfit := _unfit_payload(case)) is not None:
+        fork = case.command("replay", "fork", case.record.run_id, "--at", str(unfit), "--set", "result=null", app=True)
+        end = case.command("dalsegno", "terminate", id)
+        return [
+            Advice(what=f"fork it at event {unfit} with a payload that fits (instead of null)", command=fork),
+            Advice(what="end this one", command=end),
+            Advice(what="or start a worker whose code takes what was sent", command=resume),
+        ]
     check = case.command("replay", "verify", case.record.run_id, app=True)
     return [
         Advice(what="see whether mended code fits its history", command=check),
@@ -318,6 +328,16 @@ def _unblock(case: Case) -> list[Advice]:
         ),
         Advice(what="or have a running worker try again", command=resume),
     ]
+
+
+def _unfit_payload(case: Case) -> int | None:
+    """The event that brought JSON which the code cannot make its type of, if that is why the run is blocked."""
+    if not case.record.reason.startswith(UNFIT):
+        return None
+    brought = (ev.SignalReceived, ev.CallbackCompleted)
+    return next(
+        (at for at in range(len(case.kept.events) - 1, 0, -1) if isinstance(case.kept.events[at], brought)), None
+    )
 
 
 def _nobody_works(case: Case, found: Standing) -> bool:

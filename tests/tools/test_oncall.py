@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from dalsegno import Engine, RunBlocked
 from dalsegno.core import events as ev
 from dalsegno.core.events import Event
 from dalsegno.core.history import decode_history, encode_event
@@ -19,6 +20,7 @@ from dalsegno.tools import operate, replay
 from dalsegno.tools.explaining import Case, why
 from dalsegno.tools.stores import Kept, find_run, read_run
 from dalsegno.tools.text import iso
+from tests.tools import shop
 from tests.tools.conftest import Cli
 
 APP = ("--app", "tests.tools.shop")
@@ -159,6 +161,23 @@ def test_paused_and_blocked(store: Backend):
     assert "is blocked: workflow 'nap-1' left its recorded path at event 1 (a step was renamed)" in blocked
     assert "start a worker with that code" in blocked
     assert "if it is not what kills" in explained(store, "nap-1", status=Status.BLOCKED, reason="quarantined: 5 times")
+
+
+def test_a_run_that_a_payload_blocks(run_replay: Cli, tmp_path: Path):
+    """Mended code is not what it needs: it is forked where the payload came, with one that fits, and that goes on."""
+    url = f"lmdb:{tmp_path / 'store'}"
+    with Engine(url, workflows=[shop.fulfil]) as engine:
+        run = engine.start(shop.fulfil, shop.Order(5), id="order-5")
+        run.signal_json("approval", {"granted": "perhaps"})
+        with pytest.raises(RunBlocked, match="does not fit Approval"):
+            run.result(timeout=10)
+    found = told(run_replay, url, "order-5", *APP)
+    assert "fork it at event 2 with a payload that fits" in found["text"]
+    words = shlex.split(found["advice"][0]["command"])
+    words[words.index("--set") + 1] = 'result={"granted": false, "by": "ada"}'
+    forked = json.loads(run_replay(*words[1:], "--json").stdout)
+    with Engine(url, workflows=[shop.fulfil]) as engine:
+        assert engine.get(forked["id"]).result(timeout=10) == "refused by ada"
 
 
 def test_who_holds_it(store: Backend):
