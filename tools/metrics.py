@@ -127,6 +127,8 @@ class Metrics(Observer):
 
     def run_closed(self, run: RunRecord, status: Status, seconds: float) -> None:
         name = self._workflow(run.workflow)
+        for each in (Status.COMPLETED, Status.FAILED):  # a share of both is 0, and not unknown, where one is missing
+            self._closed.labels(name, each.value)
         self._closed.labels(name, status.value).inc()
         self._run_s.labels(name).observe(seconds)
 
@@ -138,6 +140,7 @@ class Metrics(Observer):
 
     def step_ended(self, outcome: Outcome) -> None:
         name = self._step(outcome.step)
+        self._attempts.labels(name, "retried")  # from 0 on, so that a rate sees the first
         self._attempts.labels(name, outcome.outcome).inc()
         self._step_s.labels(name).observe(outcome.took_us / 1e6)
 
