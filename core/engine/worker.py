@@ -25,7 +25,7 @@ from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
-from dalsegno.core.engine.works import ROOM, CommonOptions, Works
+from dalsegno.core.engine.works import CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.policies import seconds
 from dalsegno.core.store import Backend
@@ -37,6 +37,9 @@ GRACE_S = 10.0
 STEP_THREADS = 16
 DURABLE_THREADS = 2
 """Advancing workflows is short work under one interpreter lock: two threads keep it going while one commits."""
+CAPACITY_LEAST = 8
+"""So many bodies may wait for a step thread, twice as many as there are threads at least: then one that has run out of
+work need not wait for the store, and another worker finds something as well."""
 
 log = logging.getLogger("dalsegno.engine")
 
@@ -75,7 +78,7 @@ class Worker(Works):
     ) -> None:
         if durable < 1 or step_threads < 1:
             raise BadOption(f"durable={durable}, step_threads={step_threads}: each crew needs a thread")
-        self._grace, self._room = seconds(grace), max(ROOM, 2 * step_threads)
+        self._grace, self._capacity = seconds(grace), max(CAPACITY_LEAST, 2 * step_threads)
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
@@ -191,7 +194,11 @@ class Worker(Works):
     # --- the clockwork's thread ------------------------------------------------------------------------------------
 
     def room(self) -> int:
-        return max(0, self._room - len(self._durable) - len(self._steps) - len(self.committer))
+        return max(0, self._capacity - len(self._durable) - len(self._steps))
+
+    @property
+    def has_much_room(self) -> bool:
+        return 2 * self.room() >= self._capacity
 
     def wake(self) -> None:
         """Have the clockwork look at once."""

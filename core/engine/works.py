@@ -37,7 +37,7 @@ LEAST_US = 500_000
 """The shortest lease: a third of it is as long as a slow flush takes."""
 
 ROOM = 64
-"""How many runs that nobody has begun an engine takes at a time."""
+"""How many runs that nobody has begun these works take at a time."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -159,6 +159,11 @@ class Works:
         """For how many more runs, not begun by anybody yet, there is room."""
         return ROOM
 
+    @property
+    def has_much_room(self) -> bool:
+        """Whether so many of its runs have ended that others are to be claimed at once."""
+        return self.room() > 0
+
     def wake(self) -> None:
         """Have the clockwork look at once."""
 
@@ -185,7 +190,7 @@ class Works:
                 self._watchers.pop(number, None)
 
     def _closed(self, number: int) -> None:
-        if self.claims.waiting and self.room() > 0:
+        if self.claims.waiting and self.has_much_room:
             self.wake()
         if self._watchers:
             with self._watching:

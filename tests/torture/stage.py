@@ -23,6 +23,7 @@ from tests.torture import cast
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 POLL_S = 0.02
+JUST_US = 20_000
 OPEN = [Status.RUNNING, Status.PAUSED, Status.BLOCKED]
 
 
@@ -74,6 +75,11 @@ class Process:
         except subprocess.TimeoutExpired:
             return True
         return False
+
+    @property
+    def id(self) -> str:
+        """Its process id."""
+        return str(self._popen.pid)
 
     @property
     def status(self) -> int | None:
@@ -129,15 +135,17 @@ class Stage:
         self.targets: list[str] = []
         self.expected: dict[str, Any] = {}
         self.resumed = 0
+        self.thawed: list[tuple[str, int]] = []
         self.seen: dict[str, list[Event]] = {}
         self._to_start: list[tuple[Any, str, tuple[Any, ...]]] = []
 
     # --- processes -------------------------------------------------------------------------------------------------
 
-    def worker(self, *, under: Sequence[str] = (), rival: bool = False) -> Process:
-        """A worker on the store, `under` a program that runs it; a `rival` waits while another has the store."""
+    def worker(self, *, under: Sequence[str] = (), how: str = "") -> Process:
+        """A worker on the store, `under` a program that runs it. A "rival" waits while another has the store; one
+        "beside" others shares it."""
         command = [*under, sys.executable, "-m", "tests.torture.worker", self.url]
-        return Process(self, [*command, "rival"] if rival else command)
+        return Process(self, [*command, how] if how else command)
 
     def sender(self, seed: int, count: int) -> Process:
         """A process that sends `count` signals to every target, from where the last one stopped."""
@@ -147,6 +155,15 @@ class Stage:
     def has_said(self, words: str) -> bool:
         """Whether a process has logged this."""
         return words in self.log.read_text("utf-8", "replace")
+
+    def thaw(self, process: Process) -> None:
+        """Let a stopped process go on."""
+        self.thawed.append((process.id, time.time_ns() // 1000))
+        process.signal(signal.SIGCONT)
+
+    def has_just_thawed(self, process: str, at_us: int) -> bool:
+        """Whether a process may not have known at that moment that it had been frozen."""
+        return any(process == one and 0 <= at_us - since_us < JUST_US for one, since_us in self.thawed)
 
     # --- work ------------------------------------------------------------------------------------------------------
 

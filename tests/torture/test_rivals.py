@@ -30,7 +30,7 @@ def test_of_two_workers_one_works(tmp_path: Path):
             with stage.sender(SEED + number, SIGNALS) as sender:
                 assert working.wait_until_ready(), working.last_words()
                 stage.plan(number, SIGNALS)
-                rival = processes.enter_context(stage.worker(rival=True))
+                rival = processes.enter_context(stage.worker(how="rival"))
                 stage.begin(client)
                 sender.go()
                 working.lives_for(rng.uniform(0, 0.2))

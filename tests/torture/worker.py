@@ -13,6 +13,8 @@ import threading
 from dalsegno import CheckpointPolicy, Engine, StoreInUse, collect
 from tests.torture import cast
 
+LEASE_S = 0.6
+
 
 def main() -> None:
     """Serve the store that the command line names."""
@@ -35,6 +37,7 @@ def opened(store: str, rival: bool, beside: bool) -> Engine:
                 checkpoint=checkpoint,
                 step_threads=4,
                 alone=not beside,
+                lease=LEASE_S,
             )
         except StoreInUse:
             if not rival:
