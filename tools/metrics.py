@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -104,6 +105,11 @@ class Metrics(Observer):
         self._bytes = counter("history_bytes", "Bytes of events appended to histories here.")
         self._failures = counter("store_failures", "Commits that the store refused.", "error")
         self._late_s = histogram("timer_late_seconds", "How long after its deadline a timer is looked at.", FAST)
+        # Looking a labelled metric up takes longer than counting; there are as many as there are names.
+        remembering = lru_cache(maxsize=4 * NAMES_MAX)
+        self._attempt_of = remembering(self._attempts.labels)
+        self._step_s_of = remembering(self._step_s.labels)
+        self._write_s_of = remembering(self._write_s.labels)
         self._looks = Looks()
         self.registry.register(self._looks)
         ProcessCollector(registry=given)
@@ -140,12 +146,12 @@ class Metrics(Observer):
 
     def step_ended(self, outcome: Outcome) -> None:
         name = self._step(outcome.step)
-        self._attempts.labels(name, "retried")  # from 0 on, so that a rate sees the first
-        self._attempts.labels(name, outcome.outcome).inc()
-        self._step_s.labels(name).observe(outcome.took_us / 1e6)
+        self._attempt_of(name, "retried")  # from 0 on, so that a rate sees the first
+        self._attempt_of(name, outcome.outcome).inc()
+        self._step_s_of(name).observe(outcome.took_us / 1e6)
 
     def written(self, what: str, seconds: float) -> None:
-        self._write_s.labels(what).observe(seconds)
+        self._write_s_of(what).observe(seconds)
 
     def flushed(self, writes: int, size: int, seconds: float) -> None:
         self._flush_s.observe(seconds)
