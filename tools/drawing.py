@@ -37,10 +37,10 @@ SPARED: Final[tuple[tuple[str, ...], ...]] = ((), ("time",), ("time", "tries"), 
 
 GAP: Final = 2  # cells between two columns
 INDENT: Final = "  "  # of a child's events
-PAYLOAD_MIN: Final = 12
+PAYLOAD_MIN: Final = 10
 NAME_MIN: Final = 4
 TEXT_MAX: Final = 24  # of an id or name
-BAR_MIN, BAR_MAX = 12, 48
+BAR_MIN, BAR_MAX = 10, 48
 
 _MARKS: Final = {
     Mark.GOOD: Style.parse("green"),
@@ -106,19 +106,27 @@ class _Layout:
 
     @classmethod
     def of(cls, cells: Sequence[dict[str, Cell]], width: int) -> _Layout:
-        drawn = max(BAR_MIN, min(BAR_MAX, width // 4))
         needed = {name: max([len(name), *(cell_len(c[name][0]) for c in cells if name in c)]) for name in COLUMNS}
-        left, shown = 0, list(COLUMNS)
-        for spared in SPARED:
-            shown = [name for name in COLUMNS if name not in spared]
-            left = width - sum(needed[name] + GAP for name in shown) - drawn
-            if left >= PAYLOAD_MIN + GAP or (left >= 0 and len(spared) > 1):
-                break
-        widths = {name: needed[name] for name in shown}
+        # The bars take a quarter of the line, and less of it before a column that says something is left out.
+        widest = max(BAR_MIN, min(BAR_MAX, width // 4))
+        tried = any(c.get("tries", ("", _PLAIN))[0] for c in cells)
+        ways = [(spared, widest) for spared in SPARED[: 2 if tried else 3]]
+        ways += [(spared, BAR_MIN) for spared in SPARED[1 if tried else 2 :]]
+        rooms = {spared: width - sum(needed[name] + GAP for name in COLUMNS if name not in spared) for spared in SPARED}
+        payload = PAYLOAD_MIN + GAP
+        fits = [(spared, least) for spared, least in ways if rooms[spared] >= least + payload]
+        if not fits:  # without payloads, then
+            payload = 0
+            fits = [(spared, least) for spared, least in ways if rooms[spared] >= least]
+        spared = fits[0][0] if fits else SPARED[-1]
+        drawn = max(BAR_MIN, min(widest, rooms[spared] - payload))
+        left = rooms[spared] - drawn
+        widths = {name: needed[name] for name in COLUMNS if name not in spared}
         if left < 0:
             widths["name"] = max(widths["name"] + left, NAME_MIN)
-        payload = left - GAP if left >= PAYLOAD_MIN + GAP else 0
-        return cls(widths | ({"payload": payload} if payload else {}) | {"bar": drawn}, payload, drawn)
+        if payload:
+            payload = widths["payload"] = left - GAP
+        return cls(widths | {"bar": drawn}, payload, drawn)
 
     def drawn(self, cell: dict[str, Cell]) -> Iterator[Segment]:
         """The segments of one line."""

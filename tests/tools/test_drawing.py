@@ -44,7 +44,24 @@ def test_a_timeline_fits(width: int):
 def test_wide_terminals_show_more():
     """Payloads and the time of day are there when there is room."""
     assert 'Approval(granted=true, by="ada")' in drawn(250)
-    assert "payload" not in drawn(80)
+    assert "payload" not in drawn(60)
+
+
+def columns(width: int, attempt: int) -> list[str]:
+    """The heads of a short timeline whose steps took so many attempts."""
+    steps = [ev.StepCompleted(n * 10, f"{n}", "pay", b"", 7, attempt, 9, CODEC.encode(n)) for n in range(1, 5)]
+    first = ev.RunStarted(0, "fulfil", "order-1", 1, CODEC.encode_call((5,), {}), b"seed")
+    out = io.StringIO()
+    Console(file=out, width=width).print(Drawing(timeline([first, *steps], 40), CODEC))
+    return out.getvalue().splitlines()[0].split()[:-3]
+
+
+def test_what_a_narrow_terminal_shows():
+    """The time of day goes first, then attempts where there was one each; then bars are shorter, and all else stays."""
+    assert columns(120, 1) == ["#", "time", "since", "start", "what", "id", "name", "took", "tries", "payload"]
+    assert columns(82, 1) == ["#", "since", "start", "what", "id", "name", "took", "payload"]
+    assert columns(82, 2) == ["#", "since", "start", "what", "id", "name", "took", "tries", "payload"]
+    assert "took" in drawn(80)
 
 
 def test_no_colours_without_a_terminal():
