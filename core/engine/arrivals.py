@@ -186,8 +186,18 @@ class Arrivals:
     def _pause(self, run: LiveRun, act: Activation, reason: str) -> None:
         if not run.paused:
             run.paused = act.urgent = True
+            self._hold_back(run, act)
             act.also.status, act.also.reason = Status.PAUSED, reason
             run.happened(RunPaused(self._now(), reason))
+
+    def _hold_back(self, run: LiveRun, act: Activation) -> None:
+        """Take back the bodies that were noted in this very activation, as by a run that was just loaded; a body whose
+        beginning is recorded begins."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        begun = [job for job in act.bodies if job.options.once]
+        held = [interpreter.waiting[job.id] for job in act.bodies if not job.options.once]
+        act.bodies, run.held = begun, [*run.held, *held]
 
     def _resume(self, run: LiveRun, act: Activation) -> None:
         if run.paused:

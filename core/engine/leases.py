@@ -114,7 +114,7 @@ class Leases:
             else:
                 seen.us += min(passed_us, lease.length_us // RENEWALS)
             if (lease.ended or seen.us > lease.length_us) and self._around.backend.expire(lease):
-                log.warning("engine %s %s; its runs are taken over", owner, "has died" if lease.ended else "is silent")
+                log.info("engine %s %s; its runs are taken over", owner, "has died" if lease.ended else "is silent")
                 gone.append(owner)
         for owner in gone:
             self.others.pop(owner, None)

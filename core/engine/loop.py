@@ -194,6 +194,9 @@ class Loop:
             assert interpreter is not None
             while inputs:
                 arrived = inputs.popleft()
+                if run.ahead is not None and not ahead.is_repeatable(arrived):
+                    inputs.appendleft(arrived)  # it came just now, behind what was sorted: it is sorted first
+                    break
                 act.inputs.append(arrived)
                 absorb(run, act, arrived)
                 if self.watchdog is not None and self.watchdog.has_struck:

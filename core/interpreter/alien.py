@@ -11,6 +11,10 @@ from dalsegno.core.definitions import StepDefinition, WorkflowDefinition
 from dalsegno.core.errors import AlienYield
 from dalsegno.core.interpreter.frames import innermost
 
+ASYNC_SLIP = "This is something of asyncio: async workflows await only commands. Put the waiting into an async @step."
+    f"asyncio/{name}.py" for name in ("tasks", "events", "locks", "queues", "futures", "runners", "timeouts")
+)
+
 
 def alien_yield(workflow: str, generator: Any, thing: Any) -> AlienYield:
     """The error for a workflow that yielded `thing`."""
@@ -31,6 +35,16 @@ def alien_branch(workflow: str, node: str, index: int, thing: Any, file: str, li
     )
 
 
+def alien_loop(error: RuntimeError) -> AlienYield:
+    """The error for a workflow that called something of asyncio, which found no event loop to run in."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None and "asyncio" not in at.tb_next.tb_frame.f_code.co_filename:
+        at = at.tb_next
+    file, line = (at.tb_frame.f_code.co_filename, at.tb_lineno) if at is not None else ("", 0)
+    called = "called something of asyncio that needs an event loop"
+    return _error(f"a workflow {called}", "", file, line, error, ASYNC_SLIP)
+
+
 def _error(what: str, workflow: str, file: str, line: int, thing: Any, slip: str) -> AlienYield:
     where = f"{file}:{line}" if line else "an unknown line"
     hint = slip or "A workflow yields commands: calls of steps and workflows, Sleep, Receive, All, …"
@@ -47,7 +61,7 @@ def _what(thing: Any) -> str:
 def likely_slip(thing: Any, awaits: bool) -> str:
     """What was likely meant, or "" when there is no guess."""
     if getattr(thing, "_asyncio_future_blocking", None) is not None or (thing is None and awaits):
-        return "This is something of asyncio: async workflows await only commands. Put the waiting into an async @step."
+        return ASYNC_SLIP
     if thing is None:
         return "Was this a bare `yield`? A workflow yields commands; to wait for a while, `yield Sleep(seconds)`."
     if isinstance(thing, Generator):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dalsegno import CheckpointPolicy, Flow, Receive, Status, step, workflow
+from dalsegno import CheckpointPolicy, Engine, Flow, Receive, Status, step, workflow
 from dalsegno.core.events import RunCompleted, SignalReceived, StepCompleted
 from dalsegno.testing import FaultPlan, Simulation
 from dalsegno.testing.histories import check_store
@@ -231,3 +231,26 @@ def test_nothing_that_goes_wrong_can_be_seen():
             assert [e.id for e in run.history() if isinstance(e, StepCompleted)] == [str(n) for n in range(1, 11)]
             assert check_store(simulation.backend) == []
             assert simulation.backend.check() == []
+
+
+def test_an_answer_that_comes_while_the_code_runs_is_taken():
+    """The store answers in the very moment in which the workflow is resumed: the run goes on all the same."""
+
+    @workflow
+    def job() -> Flow[int]:
+        total = 0
+        for n in range(30):
+            total += yield from cheap(n)
+            simulation.works.committer.lead()  # as another thread would, while this one runs the code
+        return total
+
+    for seed in SEEDS:
+        with opened(job, seed) as simulation:
+            assert simulation.start(job).result() == sum(range(30))
+
+
+def test_threads_that_flush_and_work_at_once_lose_no_answer():
+    """Thousands of steps one after another, with one thread flushing while another works: the run ends."""
+    with Engine("memory:", workflows=[climb], checkpoint=CheckpointPolicy(every_steps=7)) as engine:
+        for start in range(3):
+            assert engine.start(climb, 3000, id=f"run-{start}").result(timeout=60) == sum(range(3000))

@@ -8,6 +8,7 @@ from dalsegno import (
     All,
     BadOption,
     Cancelled,
+    Client,
     Flow,
     Receive,
     Retry,
@@ -21,6 +22,7 @@ from dalsegno import (
     step_context,
     workflow,
 )
+from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.events import CancelRequested, RunPaused, RunResumed, RunStarted, StepCompleted, TimerFired
 from dalsegno.testing.simulation import Simulation
 
@@ -220,6 +222,34 @@ def test_a_paused_run_starts_nothing_new_until_it_is_resumed():
         kinds = [type(e) for e in run.history()]
         assert kinds.count(RunPaused) == kinds.count(RunResumed) == 1
         assert kinds.index(RunPaused) < kinds.index(StepCompleted) < kinds.index(TimerFired) < kinds.index(RunResumed)
+
+
+def test_a_run_paused_before_anybody_worked_on_it_starts_nothing():
+    """A pause that lies in the inbox when a run is first loaded, or loaded again, holds its steps back."""
+    ran: list[int] = []
+
+    @step
+    def work(n: int) -> int:
+        ran.append(n)
+        return n
+
+    @workflow
+    def job() -> Flow[int]:
+        return (yield from work(1)) + (yield from work(2))
+
+    store = MemoryBackend()
+    with Client(store) as client:
+        client.start(job, id="job").pause("wait")
+    for _ in range(2):
+        with Simulation([job], store=store) as simulation:
+            simulation.run(lambda: False)
+            assert simulation.get("job").status is Status.PAUSED
+            assert ran == []
+    with Simulation([job], store=store) as simulation:
+        run = simulation.get("job")
+        run.resume()
+        assert run.result() == 3
+        assert ran == [1, 2]
 
 
 def test_a_paused_run_can_be_cancelled_and_terminated():

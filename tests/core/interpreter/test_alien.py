@@ -86,7 +86,12 @@ async def awaits_asyncio() -> None:
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("definition", [awaits_a_future, awaits_asyncio])
+@workflow
+async def awaits_a_thread() -> None:
+    await asyncio.to_thread(len, "")
+
+
+@pytest.mark.parametrize("definition", [awaits_a_future, awaits_asyncio, awaits_a_thread])
 def test_asyncio_is_for_steps(definition: Any):
     """An async workflow that awaits anything but commands is told so."""
     with pytest.raises(AlienYield, match="async workflows await only commands"):
