@@ -8,6 +8,7 @@ drawn from its seed, and lets time pass for all of them when nobody has anything
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,11 +29,14 @@ ROOM = 4
 
 
 class _Cut(Mischief):
-    """A store that does not answer while `away`."""
+    """A store that does not answer while `away`, and counts its calls."""
 
-    away = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.away, self.calls = False, Counter[str]()
 
     def call(self, method: str, writes: bool) -> Call | None:
+        self.calls[method] += 1
         return "error-before" if self.away else None
 
 

@@ -91,19 +91,22 @@ def test_messages_and_timers_are_left_to_an_owner_who_lives():
         run = crowd.start(waiting, id="w")
         crowd.run(10)
         before = record_of(crowd.backend, "w")
+        (other,) = (member for member in crowd.members if member.around.owner != before.owner)
+        asked = other.cut.calls["claim"]
         crowd.run(15)
         run.signal("word", "now")
         assert crowd.until(lambda: run.ended)
         assert run.result() == "now"
         after = record_of(crowd.backend, "w")
         assert (after.owner, after.epoch) == (before.owner, before.epoch)
+        assert other.cut.calls["claim"] == asked
 
 
 @pytest.mark.parametrize("skews", [(0, 0), (3600, -3600), (-1e6, 1e6)], ids=["none", "hours", "days"])
 @pytest.mark.parametrize("noticed", [True, False])
 def test_the_runs_of_a_dead_worker_go_on(noticed: bool, skews: tuple[float, float]):
     """At once where its death is noticed, else within its lease and a second, however far the clocks are apart; also
-    runs that were put away, when their timer is due."""
+    runs that were put away, with what came for them before anybody knew."""
     with several(skews=skews, put_away_after=0.5) as crowd:
         runs = [crowd.start(lasting, n, id=f"{n}") for n in range(8)]
         away = [crowd.start(patient if any(skews) else waiting, id=f"away {n}") for n in range(4)]
@@ -112,12 +115,12 @@ def test_the_runs_of_a_dead_worker_go_on(noticed: bool, skews: tuple[float, floa
         dead = away[0].record.owner
         begun = crowd.elapsed
         crowd.kill([member.around.owner for member in crowd.members].index(dead), noticed=noticed)
+        for run in away:
+            run.signal("word", run.id)
         assert crowd.until(lambda: all(run.record.owner != dead for run in runs))
         assert crowd.elapsed - begun < (1 if noticed else LENGTH_S + 1)
         assert noticed or crowd.elapsed - begun > LENGTH_S - 4
-        for run in away:
-            run.signal("word", run.id)
-        assert crowd.until(lambda: all(run.ended for run in [*runs, *away]))
+        assert crowd.until(lambda: all(run.ended for run in runs) and all(run.ended for run in away))
         assert [run.result() for run in runs] == [n + 2 for n in range(8)]
         assert [run.result() for run in away] == [run.id for run in away]
 
