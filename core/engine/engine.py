@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, ClassVar, Self, Unpack
 
@@ -16,10 +16,12 @@ from dalsegno.core.engine.committer import Committer, Request, Write
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
-from dalsegno.core.errors import EngineClosed
+from dalsegno.core.errors import EngineClosed, StoreUnusable
 from dalsegno.core.events import RunStarted
 from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
+
+CLOSED = "this engine was closed; open another one on the store and the runs go on there"
 
 LOOK_AGAIN_S = 1.0
 """Who waits for the end of a run is told; so often he looks as well, since another engine may have taken it over."""
@@ -69,6 +71,8 @@ class Engine(Client):
         self._owns_backend = False  # the works close it
         self._closed = False
         self._closing = threading.Lock()
+        self._waited: set[threading.Event] = set()  # by threads
+        self._awaited: set[Future[None]] = set()  # by event loops
         if retention is not None:
             works.clockwork.sweeper = self._sweeper(works, retention)
 
@@ -83,7 +87,8 @@ class Engine(Client):
     def close(self) -> None:
         """Stop in good order: running bodies get the grace period, everything is recorded, the store is released.
 
-        Closing twice is fine. Runs that are not finished go on when an engine opens on the store again.
+        Closing twice is fine. Runs that are not finished go on when an engine opens on the store again; whoever waits
+        for one of them here gets `EngineClosed`.
         """
         with self._closing:
             if self._closed:
@@ -92,6 +97,10 @@ class Engine(Client):
             if self._worker.clockwork.sweeper is not None:
                 self._worker.clockwork.sweeper.stop()
             self._worker.stop()
+            for event in list(self._waited):
+                event.set()
+            for ended in list(self._awaited):
+                _settle(ended, EngineClosed(CLOSED))
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +147,7 @@ class Engine(Client):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineClosed("this engine was closed; open another one on the store and the runs go on there")
+            raise EngineClosed(CLOSED)
 
     # --- waiting ---------------------------------------------------------------------------------------------------
 
@@ -154,11 +163,16 @@ class Engine(Client):
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            record = run.record
+            try:
+                record = run.record
+            except StoreUnusable:
+                self._check_open()  # the store was closed with the engine
+                raise
             if self.has_ended(record):
                 return True
             ended = threading.Event()
             self._worker.watch(record.number, ended.set)
+            self._waited.add(ended)
             try:
                 if run.ended:  # before anybody watched
                     return True
@@ -172,6 +186,7 @@ class Engine(Client):
                 if self.completed(run.id) is not None:
                     return True
             finally:
+                self._waited.discard(ended)
                 self._worker.unwatch(record.number, ended.set)
 
     def _pause_s(self, record: RunRecord) -> float:
@@ -187,23 +202,38 @@ class Engine(Client):
 
         def look() -> None:
             if run.ended:
-                if not ended.done():
-                    ended.set_result(None)
+                _settle(ended)
             elif not self.call_at_end(run, ended):
                 threading.Thread(target=poll, name="dalsegno-await", daemon=True).start()
 
         def poll() -> None:
-            self.wait_for_end(run, None)
-            ended.set_result(None)
+            try:
+                self.wait_for_end(run, None)
+            except Exception as error:
+                _settle(ended, error)
+            else:
+                _settle(ended)
 
         record = run.record
         if record.owner != self._around.owner and record.status.open:
             return False
-        number = record.number
-        self._worker.watch(number, look)
-        if run.ended and not ended.done():
-            ended.set_result(None)
+        self._awaited.add(ended)
+        ended.add_done_callback(self._awaited.discard)
+        self._worker.watch(record.number, look)
+        if run.ended:
+            _settle(ended)
         return True
+
+
+def _settle(ended: Future[None], error: Exception | None = None) -> None:
+    """Resolve a future, unless somebody else has, or whoever waited has gone."""
+    try:
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+    except InvalidStateError:
+        pass
 
 
 class Creation(Write):

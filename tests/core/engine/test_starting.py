@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -41,6 +42,12 @@ def triple(n: int) -> Flow[int]:
     """Another workflow."""
     yield Sleep(1)
     return 3 * n
+
+
+@workflow
+def wait_for_word() -> Flow[None]:
+    """Wait for a signal."""
+    yield from Receive("word")
 
 
 def test_starting_twice_attaches_to_the_run_that_is_there():
@@ -178,6 +185,52 @@ def test_a_closed_engine_says_so():
     with pytest.raises(EngineClosed):
         run.signal("go")
     assert run.status is Status.RUNNING
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own store", "a store that stays open"])
+def test_who_waits_while_the_engine_is_closed_is_told(own: bool):
+    """`result` in a thread and `await` in a loop raise `EngineClosed` when nobody is left who would tell them."""
+    store = MemoryBackend.open()
+    engine = Engine("memory:" if own else store, workflows=[wait_for_word])
+    run = engine.start(wait_for_word)
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            run.result()
+        except EngineClosed as error:
+            told.append(error)
+
+    async def both() -> None:
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        awaiting = asyncio.ensure_future(_result(run))
+        await asyncio.sleep(0)  # a turn of the loop, in which it begins to wait
+        await asyncio.to_thread(engine.close)
+        with pytest.raises(EngineClosed, match="open another one on the store"):
+            await asyncio.wait_for(awaiting, 30)
+        await asyncio.to_thread(waiting.join, 30)
+
+    asyncio.run(both())
+    assert len(told) == 1
+
+
+async def _result(run: Run[None]) -> None:
+    await run
+
+
+def test_what_has_ended_can_be_read_after_the_engine(tmp_path: Any):
+    """A store that stays open answers for runs that ended, whoever ended them."""
+    store = MemoryBackend.open()
+    with Engine(store, workflows=[double]) as engine:
+        run = engine.start(double, 4)
+        assert run.result(timeout=30) == 8
+    assert run.result() == 8
+    assert asyncio.run(_value(run)) == 8
+
+
+async def _value(run: Run[int]) -> int:
+    return await run
 
 
 def test_a_client_only_talks(tmp_path: Any):
