@@ -12,8 +12,6 @@ from dalsegno.core.errors import AlienYield
 from dalsegno.core.interpreter.frames import innermost
 
 ASYNC_SLIP = "This is something of asyncio: async workflows await only commands. Put the waiting into an async @step."
-    f"asyncio/{name}.py" for name in ("tasks", "events", "locks", "queues", "futures", "runners", "timeouts")
-)
 
 
 def alien_yield(workflow: str, generator: Any, thing: Any) -> AlienYield:
