@@ -16,7 +16,7 @@ import attrs
 from dalsegno.core import events as ev
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.events import Event
-from dalsegno.core.store import RunRecord, Status, StoredMessage
+from dalsegno.core.store import Lease, RunRecord, Status, StoredMessage
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.render import summary
 from dalsegno.tools.standing import Standing, Wait, standing
@@ -57,9 +57,10 @@ class Advice:
 
 @attrs.frozen(kw_only=True)
 class Why:
-    """What is to be said of a run."""
+    """What is to be said of a run. `lease_is_valid`: of its owner; None without one."""
 
     record: RunRecord
+    lease_is_valid: bool | None
     standing: Standing
     last_error: LastError | None
     sentences: tuple[str, ...]
@@ -78,6 +79,13 @@ class Case:
     problem: str = ""
     app: str | None = None
     store: str | None = None
+    lease: Lease | None = None
+
+    @property
+    def lease_is_valid(self) -> bool:
+        """Whether the run's owner has renewed its lease in time, as far as the clocks of both agree, and lives."""
+        lease = self.lease
+        return lease is not None and not lease.ended and self.now_us - lease.renewed_us <= lease.length_us
 
     @property
     def record(self) -> RunRecord:
@@ -99,6 +107,7 @@ def why(case: Case) -> Why:
     said.append("To go on: " + "; ".join(one.what for one in advice) + "." if advice else "Nothing needs to be done.")
     return Why(
         record=case.record,
+        lease_is_valid=None if case.lease is None else case.lease_is_valid,
         standing=found,
         last_error=error,
         sentences=tuple(filter(None, said)),
@@ -229,7 +238,7 @@ def _who(case: Case) -> list[str]:
     record = case.record
     if not record.status.open:
         return []
-    said = [f"{record.owner} has claimed it (claim {record.epoch})." if record.owner else "No engine has claimed it."]
+    said = [f"{_holder(case)}." if record.owner else "No engine has claimed it."]
     if record.deaths:
         times = "once" if record.deaths == 1 else f"{record.deaths} times"
         said.append(f"A process died {times} while it was active, with nothing recorded since.")
@@ -240,6 +249,19 @@ def _who(case: Case) -> list[str]:
         oldest = _ago(waiting[0].at_us, case.now_us)
         said.append(f"In its inbox, not taken in yet, the oldest since {oldest}: {kinds}{more}.")
     return said
+
+
+def _holder(case: Case) -> str:
+    record, lease = case.record, case.lease
+    said = f"{record.owner} has claimed it (claim {record.epoch})"
+    if lease is None:
+        return said  # it has the store to itself, or has gone: a store that one engine has knows of no leases
+    renewed = f"its lease of {duration(lease.length_us)} was renewed {_ago(lease.renewed_us, case.now_us)}"
+    if lease.ended:
+        return f"{said}; its process has ended, and another worker takes the run over"
+    if not case.lease_is_valid:
+        return f"{said}; {renewed} and has run out: the process is frozen or cut off, and another takes the run over"
+    return f"{said}; {renewed} and is valid"
 
 
 def _ago(at_us: int, now_us: int) -> str:
@@ -388,6 +410,7 @@ def why_data(found: Why, codec: Codec) -> dict[str, Any]:
         if error is None
         else {**attrs.asdict(error, filter=lambda field, _: field.name != "at_us"), "at": iso(error.at_us)},
         "owner": found.record.owner,
+        "lease_valid": found.lease_is_valid,
         "claim": found.record.epoch,
         "deaths": found.record.deaths,
         "advice": [attrs.asdict(one) for one in found.advice],

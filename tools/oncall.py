@@ -25,8 +25,8 @@ from dalsegno.tools.text import clean
         "replayed, and every wait is named with its line; no step is run. With --json: "
         '{"run": as in ls, "text", "waits": [{"id", "kind", "name", "line", "file", "source", "since", "until", '
         '"attempts", "attempts_max", "began", "error", "child"}], "after_line", "by_code", "problem", "last_error": '
-        '{"event", "what", "name", "error", "at", "attempts", "cause", "line"} or null, "owner", "claim", "deaths", '
-        '"advice": [{"what", "command"}]}.',
+        '{"event", "what", "name", "error", "at", "attempts", "cause", "line"} or null, "owner", '
+        '"lease_valid", "claim", "deaths", "advice": [{"what", "command"}]}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -40,6 +40,7 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
     with reading(store) as opened:
         kept = read_run(opened, find_run(opened, run))
         inbox = opened.inbox(kept.record.number)
+        leases = {lease.owner: lease for lease in opened.leases()}
     definition, problem = None, ""
     if loaded is not None and kept.unreadable is None:
         try:
@@ -56,6 +57,7 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
             problem=problem,
             app=app,
             store=store,
+            lease=leases.get(kept.record.owner),
         )
     )
     if json_wanted:

@@ -82,7 +82,8 @@ def main() -> None:
         "Work on the runs of a store with the code of an app, until Ctrl-C.",
         "dalsegno worker --app shop.orders --store lmdb:./orders",
         "Goes on with everything that is unfinished. Ctrl-C or SIGTERM stop it in good order: running steps get "
-        "--grace, and nothing that was recorded is lost. The store is made if it is not there. Closed runs stay for "
+        "--grace, nothing that was recorded is lost, and other workers on the store "
+        "go on with its runs. The store is made if it is not there. Closed runs stay for "
         "ever, unless --completed, --failed, --continued or --archive is given: then they are deleted in time, as "
         "`replay prune` does it. With --json: one object "
         'when it has begun, {"store", "pid", "workflows", "steps"}, and "metrics" with --metrics-port: where they are.',
@@ -90,7 +91,31 @@ def main() -> None:
 )
 @app_option(required=True)
 @store_option
-@click.option("--step-threads", type=click.IntRange(1), default=16, show_default=True, help="Step bodies at a time.")
+@click.option(
+    "--steps",
+    "--step-threads",
+    "step_threads",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Step bodies at a time.",
+)
+@click.option("--durable", type=click.IntRange(1), default=2, show_default=True, help="Threads that move workflows.")
+@click.option(
+    "--lease",
+    type=Age(),
+    default="10s",
+    show_default=True,
+    help="How long others wait for this worker when it is frozen or cut off, before they take its runs.",
+)
+@click.option("--alone", is_flag=True, help="Have the store alone: refuse to start beside others, and others later.")
+@click.option(
+    "--watchdog",
+    type=Age(),
+    default="30s",
+    show_default=True,
+    help="How long workflow code may run without a yield before it is interrupted; 0s: for ever.",
+)
 @click.option("--grace", type=Age(), default="10s", show_default=True, help="How long running steps may finish.")
 @click.option("--until-done", is_flag=True, help="Stop when no run is left that could go on.")
 @retention_options
@@ -100,6 +125,10 @@ def worker(
     app: str,
     store: str | None,
     step_threads: int,
+    durable: int,
+    lease: int,
+    alone: bool,
+    watchdog: int,
     grace: int,
     until_done: bool,
     json_wanted: bool,
@@ -118,6 +147,10 @@ def worker(
             workflows=loaded.definitions,
             codec=loaded.codec,
             step_threads=step_threads,
+            durable=durable,
+            lease=lease / 1e6,
+            alone=alone,
+            watchdog=watchdog / 1e6 or None,
             grace=grace / 1e6,
             retention=retention,
             observers=observers,

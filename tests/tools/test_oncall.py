@@ -14,7 +14,7 @@ from dalsegno import Engine, RunBlocked
 from dalsegno.core import events as ev
 from dalsegno.core.events import Event
 from dalsegno.core.history import decode_history, encode_event
-from dalsegno.core.store import Backend, NewRun, Status, open_store
+from dalsegno.core.store import Backend, Lease, NewRun, RunRecord, Status, open_store
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools import operate, replay
 from dalsegno.tools.explaining import Case, why
@@ -178,6 +178,32 @@ def test_a_run_that_a_payload_blocks(run_replay: Cli, tmp_path: Path):
     forked = json.loads(run_replay(*words[1:], "--json").stdout)
     with Engine(url, workflows=[shop.fulfil]) as engine:
         assert engine.get(forked["id"]).result(timeout=10) == "refused by ada"
+
+
+@pytest.mark.parametrize(
+    ("lease", "said", "valid"),
+    [
+        ({"renewed_us": -2_000_000}, "its lease of 10.0 s was renewed", True),
+        ({"renewed_us": -60_000_000}, "has run out: the process is frozen or cut off", False),
+        ({"renewed_us": 0, "ended": True}, "its process has ended, and another worker takes the run over", False),
+    ],
+)
+def test_whether_the_lease_of_who_holds_it_is_valid(lease, said, valid):
+    """A lease is valid as long as it is renewed in time and its process lives."""
+    held = Lease(
+        owner="host-7",
+        length_us=10_000_000,
+        number=1,
+        **{**lease, "renewed_us": 1_767_225_600_000_000 + lease["renewed_us"]},
+    )
+    record = RunRecord(
+        number=1, workflow_id="w", generation=1, workflow="w", status=Status.RUNNING, active=True,
+        created_at_us=1_767_225_600_000_000, digest=b"", owner="host-7", epoch=3,
+    )  # fmt: skip
+    case = Case(kept=Kept(record, (), ()), inbox=(), now_us=1_767_225_600_000_000, codec=Codec(), lease=held)
+    found = why(case)
+    assert said in " ".join(found.sentences)
+    assert found.lease_is_valid is valid
 
 
 def test_who_holds_it(store: Backend):
