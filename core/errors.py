@@ -149,7 +149,8 @@ class StoreError(DalsegnoError):
 
 
 class StoreInUse(StoreError):
-    """Another engine works on this store. Raised when an engine opens; a `Client` may be used beside it. Facts:
+    """Another engine has this store to itself, or is there and this one wants it so (`alone=True`); a store that
+    engines cannot share has one at a time. Raised when an engine opens; a `Client` may be used beside it. Facts:
     `owner`."""
 
 
