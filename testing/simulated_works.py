@@ -144,6 +144,9 @@ class SimulatedWorks(Works):
     def _begin(self, job: Job) -> None:
         if not job.waited_for:
             return  # cancelled before it began
+        if not self.loop.leased():
+            self.loop.work(job)  # lays it by until the lease is renewed: it does not begin yet
+            return
         stage, options = self.stage, job.options
         retries = job.attempt < options.retry.max_attempts and not options.once
         retries = retries and options.retry.retries(ConnectionError())
@@ -151,13 +154,21 @@ class SimulatedWorks(Works):
         if way == "crash-before":
             self.store.die(f"just before the body of step {job.name!r}")
         took_us, beat_us = self._duration(job, way)
-        if way != "error-before":
+        at_once = took_us == 0 and not inspect.iscoroutinefunction(self._function(job))
+
+        def begins() -> None:
             stage.witness.began(job, stage.clock.now_us())
-        job.fn = self._dressed(job, way)
-        if took_us == 0 and not inspect.iscoroutinefunction(job.fn):
+
+        # The loop flushes before it begins a body, and the store may keep it so long that no body may begin any more.
+        plain, job.fn = job.fn, self._dressed(job, way, begins if at_once else lambda: None)
+        if at_once:
             self.loop.work(job)
+            if job.result is None and job.error is None:
+                job.fn = plain  # it was laid by, and comes here once more
             self._stop_if_dead(job)
             return
+        if way != "error-before":
+            begins()
         if options.timeout is not None:
             self.loop.timeouts.watch(job)
         begun_us = stage.clock.steady_us()
@@ -200,10 +211,15 @@ class SimulatedWorks(Works):
         took = seconds(duration(job.attempt) if callable(duration) else duration)
         return (None if took == float("inf") else round(took * 1e6)), round((beat or 0) * 1e6)
 
-    def _dressed(self, job: Job, way: Body | None) -> Callable[..., Any]:
-        """The function to be called for a body: the step's own or its fake, with what is to go wrong around it."""
+    def _function(self, job: Job) -> Callable[..., Any]:
+        """The step's own function, or its fake."""
         fake = self.stage.look_up(self.stage.fakes, job)
         fn: Callable[..., Any] = job.fn if fake is None else fake
+        return fn
+
+    def _dressed(self, job: Job, way: Body | None, begins: Callable[[], None]) -> Callable[..., Any]:
+        """The function to be called for a body, with what is to go wrong around it; `begins` is told when it is."""
+        fn = self._function(job)
         clock = self.stage.clock
         begun_us = clock.steady_us()
 
@@ -232,6 +248,7 @@ class SimulatedWorks(Works):
         def dressed(*args: Any, **kwargs: Any) -> Any:
             if way == "error-before":
                 raise ConnectionError(f"injected: step {job.name!r} failed before its effect")
+            begins()
             result = fn(*args, **kwargs)
             after()
             return result
