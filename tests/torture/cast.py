@@ -89,6 +89,8 @@ async def fetch(what: str) -> str:
 def forks(store: str) -> str:
     """Forks, as a careless library may; answers what the child met when it used its parent's store."""
     _note("forks")
+    if store not in INHERITED:
+        raise ConnectionError("this engine went on with a run before its opening was over")
     child = os.fork()
     if child:
         return "refused" if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else "allowed"
