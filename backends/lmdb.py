@@ -266,6 +266,8 @@ class LmdbBackend(ShareableStore):
             raise self._environment.failed(error) from error
         except OSError as error:
             raise StoreUnusable(f"{folder} cannot be written: {error.strerror}") from error
+        except UnicodeError as error:
+            raise BadOption(f"{str(folder)!r} cannot name a folder for LMDB: its name is not UTF-8") from error
         return (folder / DATA).stat().st_size
 
 

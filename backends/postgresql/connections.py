@@ -202,6 +202,8 @@ class Connections:
             return Session(self.options)
         except psycopg.Error as error:
             raise StoreUnusable(f"{self.place}: {' '.join(str(error).split())}") from error
+        except UnicodeError as error:  # a host that is no name, which is found out before the server is asked
+            raise StoreUnusable(f"{self.place[:200]}: there can be no host of this name ({error})") from error
 
     def _connected(self, deadline: float) -> Session:
         """A new connection, tried for until the deadline, with pauses that grow and differ from others'."""

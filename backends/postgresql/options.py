@@ -63,6 +63,8 @@ def _conninfo(url: str) -> str:
     """libpq's own form of a URL, with what a store wants where the URL says nothing of it."""
     try:
         said = conninfo_to_dict(url)
+    except UnicodeError:
+        raise BadOption("this is no PostgreSQL URL: it is not UTF-8") from None
     except psycopg.ProgrammingError as error:
         # libpq may quote the whole URL here, and a password stands in it.
         raise BadOption(f"this is no PostgreSQL URL: {str(error).replace(url, 'it')}") from None

@@ -136,6 +136,8 @@ def test_a_path_that_the_system_refuses(folder: Path):
         LmdbBackend.open(str(folder))
     with LmdbBackend.open(str(folder.parent / "sound")) as store, pytest.raises(StoreUnusable, match="too long"):
         store.compact("x" * 300)
+    with LmdbBackend.open(str(folder.parent / "sound")) as store, pytest.raises(BadOption, match="not UTF-8"):
+        store.compact(folder.parent / "\udcff")
 
 
 def test_looking_says_what_is_there_instead(folder: Path):

@@ -120,6 +120,12 @@ def test_a_server_that_is_not_there_is_named_without_the_password():
     with pytest.raises(StoreUnusable, match="nowhere, database orders") as caught:
         open_store("postgresql://me:secret@/orders?host=/nowhere")
     assert "secret" not in str(caught.value)
+    for host in ("x" * 64, "..", "a..b"):
+        with pytest.raises(StoreUnusable, match="there can be no host of this name") as caught:
+            open_store(f"postgresql://me:secret@{host}/orders")
+        assert "secret" not in str(caught.value)
+    with pytest.raises(BadOption, match="not UTF-8"):
+        open_store("postgresql://\udcff/orders")
 
 
 def test_a_schema_may_have_any_name(postgresql: Server):
