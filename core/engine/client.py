@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
-from dalsegno.core.definitions import WorkflowDefinition
+from dalsegno.core.definitions import Definition, WorkflowDefinition
 from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.surroundings import Surroundings
@@ -171,7 +171,8 @@ class Client:
         if isinstance(workflow, WorkflowDefinition):
             workflow.check_call(args, kwargs)
         elif not isinstance(workflow, str):
-            raise BadOption(f"start({workflow!r}): takes a @workflow, or the name of one")
+            given = f"{workflow.name}, a @step" if isinstance(workflow, Definition) else repr(workflow)
+            raise BadOption(f"start({given}): takes a @workflow, or the name of one")
         if on_conflict not in ("attach", "reject", "restart_closed"):
             raise BadOption(f"on_conflict={on_conflict!r}: one of 'attach', 'reject', 'restart_closed'")
         name = workflow if isinstance(workflow, str) else workflow.name
@@ -367,7 +368,7 @@ class Client:
         stored = self.backend.history(record.number)
         most = len(stored) - (not record.status.open)
         if not (isinstance(at, int) and 1 <= at <= most):
-            raise BadOption(f"fork(at={at}): {run.id!r} has {most} events that can be kept, so between 1 and {most}")
+            raise BadOption(f"fork(at={at!r}): {run.id!r} has {most} events that can be kept, so between 1 and {most}")
         started = decode_event(stored[0])
         assert isinstance(started, RunStarted)
         new_id = id or f"{run.id}.fork-{self._around.entropy(4).hex()}"

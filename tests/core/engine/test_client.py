@@ -33,7 +33,7 @@ def nap(hours: object) -> Flow[None]:
         (lambda c: c.runs(tags=["eu"]), "tags=['eu']: takes names and values"),
         (lambda c: c.start(nap.fn, 1), "takes a @workflow, or the name of one"),
         (lambda c: c.start(nap(1)), "takes a @workflow, or the name of one"),
-        (lambda c: c.start(charge, 1), "takes a @workflow, or the name of one"),
+        (lambda c: c.start(charge, 1), "start(charge, a @step): takes a @workflow, or the name of one"),
         (lambda c: c.start(nap, 1, id=5), "a workflow id is text, not 5"),
         (lambda c: c.start(nap, 1, id=""), "it is empty"),
         (lambda c: c.start(nap, 1, id="a\0b"), "NUL"),
