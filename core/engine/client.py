@@ -171,8 +171,7 @@ class Client:
         if isinstance(workflow, WorkflowDefinition):
             workflow.check_call(args, kwargs)
         elif not isinstance(workflow, str):
-            given = f"{workflow.name}, a @step" if isinstance(workflow, Definition) else repr(workflow)
-            raise BadOption(f"start({given}): takes a @workflow, or the name of one")
+            raise BadOption(f"start({_as_given(workflow)}): takes a @workflow, or the name of one")
         if on_conflict not in ("attach", "reject", "restart_closed"):
             raise BadOption(f"on_conflict={on_conflict!r}: one of 'attach', 'reject', 'restart_closed'")
         name = workflow if isinstance(workflow, str) else workflow.name
@@ -389,6 +388,10 @@ class Client:
 
     def _create_plain(self, new: NewRun) -> Created:
         return self.backend.create([new])[0]
+
+
+def _as_given(thing: object) -> str:
+    return f"{thing.name}, a @step" if isinstance(thing, Definition) else repr(thing)
 
 
 def _are_arguments(given: object) -> bool:
