@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from dalsegno import StoreError
+
 RUNNABLE = ("hello", "pipeline", "provision")
 
 
@@ -18,7 +20,10 @@ def main() -> None:
         sys.exit(f"usage: python -m dalsegno.examples {{{','.join(RUNNABLE)}}} …")
     name = sys.argv.pop(1)
     sys.argv[0] = f"dalsegno.examples {name}"
-    importlib.import_module(f"dalsegno.examples.{name}").main()
+    try:
+        importlib.import_module(f"dalsegno.examples.{name}").main()
+    except StoreError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
 
 
 if __name__ == "__main__":

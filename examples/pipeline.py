@@ -205,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train models on the digits, ask, deploy the best.")
     parser.add_argument("folder", help="where the store, the candidates and the deployed model go")
     folder = Path(parser.parse_args().folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with Engine(f"lmdb:{folder / 'store'}", workflows=collect(sys.modules[__name__])) as engine:
         run = engine.start(train_and_deploy, str(folder / "work"), str(folder / "model.json"), [*TRAINERS], id="digits")
         while run.status.open and "scores" not in run.state:

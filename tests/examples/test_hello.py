@@ -37,3 +37,12 @@ def test_an_unknown_example_is_one_sentence(tmp_path: Path):
     command = [sys.executable, "-m", "dalsegno.examples", "goodbye"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (1, "usage: python -m dalsegno.examples {hello,pipeline,provision} …\n")
+
+
+def test_a_folder_that_can_hold_no_store_is_one_sentence(tmp_path: Path):
+    """A newcomer who mistypes the path sees what is wrong with it."""
+    command = [sys.executable, "-m", "dalsegno.examples", "hello", "--store", "lmdb:no/such/folder"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dalsegno.examples hello: no/such/folder cannot be created")
+    assert done.stderr.count("\n") == 1

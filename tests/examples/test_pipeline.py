@@ -94,9 +94,10 @@ def test_steps_may_be_repeated(tmp_path: Path):
 
 def test_by_hand(tmp_path: Path):
     """From a terminal: the scores are shown, the answer is taken, and asking again finds the same deployment."""
-    command = [sys.executable, "-m", "dalsegno.examples", "pipeline", str(tmp_path)]
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-m", "dalsegno.examples", "pipeline", str(folder)]
     for answer in ("y\n", ""):
         done = subprocess.run(command, input=answer, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert "Deployment(candidate='logistic'" in done.stdout
-    assert (tmp_path / "model.json").is_file()
+    assert (folder / "model.json").is_file()
