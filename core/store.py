@@ -38,6 +38,7 @@ from typing import Any, ClassVar, Literal, Self
 import attrs
 
 from dalsegno.core.errors import BadOption, StoreDamaged, StoreUnusable
+from dalsegno.core.queues import KeepsQueues, NewTask, Place
 
 
 class Status(enum.Enum):
@@ -70,7 +71,7 @@ _OPEN = frozenset({Status.RUNNING, Status.PAUSED, Status.BLOCKED})
 
 OnConflict = Literal["attach", "reject", "restart_closed"]
 
-MessageKind = Literal["signal", "cancel", "terminate", "pause", "resume", "child", "callback", "wake"]
+MessageKind = Literal["signal", "cancel", "terminate", "pause", "resume", "child", "callback", "wake", "step"]
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -81,6 +82,10 @@ class Message:
     callback answers; `failed` says whether `payload` is an error. `dedup`: a second message with the same key to the
     same workflow id is not stored again, also after the run has closed. The key belongs to the run that accepted the
     message: purging that run frees it, and purging another generation does not.
+
+    `task`, with kind "step", is the (number, claim) of the task whose outcome this is: the task ends with it, and frees
+    its place in the queue. If the task is not there or was taken by somebody else, or nobody waits for it any more, it
+    goes nowhere, and the answer is `Sent.CLOSED`.
     """
 
     workflow_id: str
@@ -90,6 +95,7 @@ class Message:
     payload: bytes = b""
     failed: bool = False
     dedup: str | None = None
+    task: tuple[int, int] | None = None
 
 
 @attrs.frozen(slots=True)
@@ -126,6 +132,10 @@ class NewRun:
 
     Two more for imported runs: `generation` is what the first run of this id is to be called (None: 1), and the store
     gives messages only numbers beyond `messages_above`, because the history names messages by their numbers.
+
+    A run with a `place` waits in its queue until `admit` lets it in: it is not active, not news, and not to be claimed
+    until then; `owner` is "". A message of kind cancel or terminate to such a run takes it out of the queue and is
+    news. The continuation of a run inherits its place.
     """
 
     workflow_id: str
@@ -144,6 +154,7 @@ class NewRun:
     published: Mapping[str, bytes] = NOTHING_PUBLISHED
     generation: int | None = None
     messages_above: int = 0
+    place: Place | None = None
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -154,6 +165,7 @@ class RunRecord:
     active. A new open run is active, with or without an owner. `epoch` grows with every claim; a run created with an
     owner has epoch 1, as if claimed, and one without has epoch 0. `owner` is who claimed it last. `deaths` counts
     claims taken over from an owner that died while the run was active, since it last got a transition through.
+    `queue` is the one in which it has a place (""), and `queued` whether it waits there to be let in.
     """
 
     number: int
@@ -172,6 +184,8 @@ class RunRecord:
     deaths: int = 0
     reason: str = ""
     restore: bool = False
+    queue: str = ""
+    queued: bool = False
 
     @property
     def run_id(self) -> str:
@@ -198,6 +212,11 @@ class Transition:
     run makes it inactive, drops its timers, and empties its inbox of what it has seen. Only signals insist on their
     target (`TARGET`); other messages to a run that is not there are dropped.
 
+    `tasks` are put on their queues. `tasks_dropped` (step ids) are wanted no more: one that waits goes, one at work is
+    marked `cancelled` and keeps its place until its owner has answered or died. `tasks_withdrawn` are dropped, too, but
+    have to be still waiting, else the transition is refused (`TASK`). Closing a run drops all its tasks, its notes and
+    its place in a queue.
+
     Nobody changes one after it is made. It is not a frozen class all the same, because it is made for every step, and
     freezing doubles what that costs.
     """
@@ -219,6 +238,9 @@ class Transition:
     reason: str | None = None
     continued: NewRun | None = None
     restored: bool = False
+    tasks: tuple[NewTask, ...] = ()
+    tasks_dropped: tuple[str, ...] = ()
+    tasks_withdrawn: tuple[str, ...] = ()
 
 
 class Refusal(enum.Enum):
@@ -231,6 +253,7 @@ class Refusal(enum.Enum):
     UNSEEN = "a message arrived that the run has not seen"
     CHILD = "a child's id is taken by another run"
     TARGET = "a message's target is not there or has ended"
+    TASK = "a task to be withdrawn has begun or has ended"
 
 
 @attrs.frozen(slots=True)
@@ -244,7 +267,7 @@ class Applied:
 
 @attrs.frozen(slots=True)
 class Refused:
-    """The transition was refused. `detail` names the child or target; with `GONE` it says if the record is damaged."""
+    """The transition was refused. `detail` names the child, target or step; with `GONE`, if the record is damaged."""
 
     why: Refusal
     detail: str = ""
@@ -292,7 +315,7 @@ class Problem:
     what: str
 
 
-class Backend(abc.ABC):
+class Backend(KeepsQueues, abc.ABC):
     """A store. Subclass it, register the subclass under the entry-point group `dalsegno.backends`, and prove it with
     `dalsegno.testing.BackendContract` and `dalsegno.testing.backend_machine.BackendMachine`; for an ordered key-value
     store subclass `dalsegno.backends.ordered.OrderedStore` instead, which asks for five methods (see `docs/stores.md`).
