@@ -115,6 +115,13 @@ class Witness:
                 self._break(f"run {transition.run}, command {event.id}: {what} after {self._answered[place]}")
             self._answered[place] = what
 
+    def forget(self) -> None:
+        """Forget the bodies and the outcomes so far, for simulations of days that are not to grow. What began before is
+        not compared any more with what comes; `broken` and `life` stay."""
+        self.bodies.clear()
+        self._answered.clear()
+        self._begun.clear()
+
     def _break(self, what: str) -> None:
         self.broken.append(what)
         raise PromiseBroken(what)
