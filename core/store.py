@@ -39,6 +39,7 @@ import attrs
 
 from dalsegno.core.errors import BadOption, StoreDamaged, StoreUnusable
 from dalsegno.core.queues import KeepsQueues, NewTask, Place
+from dalsegno.core.transactions import HasTransactions
 
 
 class Status(enum.Enum):
@@ -315,7 +316,7 @@ class Problem:
     what: str
 
 
-class Backend(KeepsQueues, abc.ABC):
+class Backend(KeepsQueues, HasTransactions, abc.ABC):
     """A store. Subclass it, register the subclass under the entry-point group `dalsegno.backends`, and prove it with
     `dalsegno.testing.BackendContract` and `dalsegno.testing.backend_machine.BackendMachine`; for an ordered key-value
     store subclass `dalsegno.backends.ordered.OrderedStore` instead, which asks for five methods (see `docs/stores.md`).
@@ -491,6 +492,12 @@ class Backend(KeepsQueues, abc.ABC):
     @abc.abstractmethod
     def changes(self) -> object:
         """A value that differs whenever anybody has written since; cheap, so that polling costs nothing in a calm."""
+
+    def listen(self, told: Callable[[], object]) -> Callable[[], object] | None:
+        """Have `told` called, on a thread of the store's, soon after a message came that another engine may wait for.
+        Answers what ends that, or None where the store cannot tell. A hint, which may be missed or come for nothing:
+        who listens polls as well."""
+        return None
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 

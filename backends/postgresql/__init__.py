@@ -12,6 +12,7 @@ driver is psycopg 3, which `pip install 'dalsegno[postgresql]'` brings.
 | `migrations` | the tables, made and brought up to date |
 | `connections`, `session` | one connection that writes, some that read; what happens when they break |
 | `listening` | a hint that news have come |
+| `transactional` | steps that write to the database in the transaction that records them |
 | `failures` | what PostgreSQL's errors mean to the engine |
 | `statements`, `wire`, `rows` | the statements, and values as bytes |
 | `writing`, `planning` | a group of writes in one round trip or two, and the decisions in between |

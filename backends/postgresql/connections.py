@@ -59,7 +59,7 @@ class Connections:
         self._idle: list[Session] = []
         self._room = threading.BoundedSemaphore(options.readers)
         self._schema_oid = 0
-        self._listener: Listener | None = None
+        self._listeners = list[Listener]()
 
     def open(self, made_with: str) -> None:
         """Connect for the first time, and see to the tables."""
@@ -82,8 +82,8 @@ class Connections:
         if self._process != os.getpid() or self._closed.is_set():
             return  # in a forked child these are the parent's, and saying goodbye on them would end his sessions
         self._closed.set()
-        if self._listener is not None:
-            self._listener.stop()
+        for listener in self._listeners:
+            listener.stop()
         with self._writing:
             writer, self._writer = self._writer, None
             if writer is not None:
@@ -163,6 +163,10 @@ class Connections:
         if session.in_transaction:
             self._drop_writer()
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until the store is closed."""
+        self._closed.wait(seconds)
+
     def refuse_if_unusable(self, write: bool) -> None:
         """Raise `StoreUnusable` after `close`, in a forked child, and for writing what is open for reading only."""
         if self._process != os.getpid():
@@ -198,19 +202,26 @@ class Connections:
     # --- connecting ------------------------------------------------------------------------------------------------
 
     def _connect(self) -> Session:
+        return self.reached(lambda: Session(self.options))
+
+    def reached(self, connect: Callable[[], T]) -> T:
+        """What connecting answers. Raises `StoreUnusable`."""
         try:
-            return Session(self.options)
+            return connect()
         except psycopg.Error as error:
             raise StoreUnusable(f"{self.place}: {' '.join(str(error).split())}") from error
         except UnicodeError as error:  # a host that is no name, which is found out before the server is asked
             raise StoreUnusable(f"{self.place[:200]}: there can be no host of this name ({error})") from error
 
     def _connected(self, deadline: float) -> Session:
+        return self.connected(self._connect, deadline)
+
+    def connected(self, connect: Callable[[], T], deadline: float) -> T:
         """A new connection, tried for until the deadline, with pauses that grow and differ from others'."""
         pause = PAUSE_S
         while True:
             try:
-                return self._connect()
+                return connect()
             except StoreUnusable:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._closed.wait(min(left, random.uniform(pause / 2, pause))):
@@ -254,11 +265,13 @@ class Connections:
             self._writer.close()
             self._writer = None
 
-    def listen(self, told: Callable[[], object]) -> None:
-        """Have a function called when somebody announces news. Announcements are hints: they may be missed."""
+    def listen(self, told: Callable[[], object]) -> Callable[[], object]:
+        """Have a function called when somebody announces news, until the answer is called. Announcements are hints:
+        they may be missed."""
         self.refuse_if_unusable(False)
-        if self._listener is None:
-            self._listener = Listener(self.channel, self._connect, told)
+        listener = Listener(self.channel, self._connect, told)
+        self._listeners.append(listener)
+        return listener.stop
 
     @property
     def channel(self) -> str:

@@ -26,6 +26,10 @@ AGAIN = {
 }
 """After these the same thing is done once more, from the beginning."""
 
+PASSING = re.compile("40001|40P01|55P03|57014|57P0[1-5]|53300|08...|25P03")
+"""What undid the transaction of a step and may not come again: it lost against another one, waited for a lock or a
+statement too long, stood still too long, or the server or the connection went."""
+
 _SHUTDOWN = re.compile("57P0[1-5]")
 
 

@@ -19,7 +19,7 @@ from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.connections import Connections
 from dalsegno.backends.postgresql.reading import message_of
-from dalsegno.backends.postgresql.rows import event_crc, message_crc, published_crc
+from dalsegno.backends.postgresql.rows import event_crc, message_crc, outcome_crc, published_crc
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.core.store import Problem, Status
 
@@ -80,12 +80,13 @@ def stats(session: Session) -> dict[str, int]:
 
 def check(connections: Connections) -> list[Problem]:
     """Everything that is wrong with the rows of a store."""
-    found = [*_events(connections), *_messages(connections), *_published(connections)]
+    found = [*_events(connections), *_messages(connections), *_published(connections), *_outcomes(connections)]
     for statement, what in (
         (st.WRONG_HEADS, "has another number of events than its record says, or one is missing in between"),
         (st.LOST_EVENTS, "has a history, and no record"),
         (st.LOST_MESSAGES, "has a message waiting, and no open record"),
         (st.LOST_TIMERS, "has a timer, and no open record"),
+        (st.LOST_OUTCOMES, "has an outcome of a transactional step, and no open record"),
         (st.LOST_PUBLISHED, "has published values, and no record"),
         (st.LOST_KEYS, "has accepted a deduplication key, and no record"),
         (st.WRONG_COUNTER, "is numbered beyond the counter of messages"),
@@ -153,3 +154,17 @@ def _published(connections: Connections) -> Iterator[Problem]:
             crc = wire.read_int4(page.get_value(at, 2) or b"")
             if published_crc(run, key, page.get_value(at, 4) or b"") != crc:
                 yield Problem(f"published value {key!r} of run {run}", _named(connections, run), None, CHECKSUM)
+
+
+def _outcomes(connections: Connections) -> Iterator[Problem]:
+    run, step = -1, ""
+    while True:
+        after = wire.int8(run), wire.text(step), wire.int8(BYTES_A_PAGE)
+        page = connections.read(lambda session, after=after: session.run(st.OUTCOME_PAGE, *after))  # type: ignore[misc]
+        for at in range(page.ntuples):
+            cells = [page.get_value(at, column) or b"" for column in range(5)]
+            run, step = wire.read_int8(cells[0]), wire.read_text(cells[2])
+            if outcome_crc(run, step, wire.read_text(cells[3]), cells[4]) != wire.read_int4(cells[1]):
+                yield Problem(f"outcome of step {step} of run {run}", _named(connections, run), None, CHECKSUM)
+        if page.ntuples < BYTES_A_PAGE:
+            return

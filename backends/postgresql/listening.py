@@ -25,14 +25,17 @@ class Listener:
 
     def __init__(self, channel: str, connect: Callable[[], Session], told: Callable[[], object]) -> None:
         self._channel, self._connect, self._told = channel, connect, told
-        self._stopped = threading.Event()
+        self._stopped, self._stopping = threading.Event(), threading.Lock()
         self._ear, self._bell = os.pipe()
         self._thread = threading.Thread(target=self._work, name="dalsegno-listener", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening. Not to be called twice."""
-        self._stopped.set()
+        """Stop listening. Twice is fine."""
+        with self._stopping:
+            if self._stopped.is_set():
+                return
+            self._stopped.set()
         os.write(self._bell, b"x")
         if threading.current_thread() is not self._thread:
             self._thread.join()

@@ -31,6 +31,7 @@ class Options:
     statement_timeout: float = 60.0
     reconnect: float = 5.0
     readers: int = 8
+    transactions: int = 16
 
     @classmethod
     def of(cls, location: str, given: dict[str, Any]) -> Options:
@@ -130,4 +131,5 @@ _READ = {
     "statement_timeout": _seconds,
     "reconnect": _seconds,
     "readers": _count,
+    "transactions": _count,
 }

@@ -164,6 +164,11 @@ def published_crc(run: int, key: str, value: bytes) -> int:
     return event_crc(run, 0, key.encode("utf-8", "surrogatepass") + b"\0" + value)
 
 
+def outcome_crc(run: int, step: str, name: str, result: bytes) -> int:
+    """The checksum of what a transactional step has answered."""
+    return event_crc(run, 0, f"{step}\0{name}\0".encode("utf-8", "surrogatepass") + result)
+
+
 def damaged(
     what: str, run: int, event: int | None = None, why: str = "does not carry the checksum it was written with"
 ) -> StoreDamaged:

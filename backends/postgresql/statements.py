@@ -133,6 +133,10 @@ CLEAR_MESSAGES = _statement(
 CLEAR_TIMERS = _statement(
     "clear_timers", f"DELETE FROM timers USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE timers.run = closed.run"
 )
+CLEAR_OUTCOMES = _statement(
+    "clear_outcomes",
+    f"DELETE FROM step_outcomes AS o USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE o.run = closed.run",
+)
 DELETE_TIMERS = _statement(
     "delete_timers",
     f"""DELETE FROM timers USING {rows_of("$1::bigint[], $2::bigint[], $3::text[]", "run, deadline_us, key")} AS gone
@@ -162,6 +166,11 @@ INSERT_DEDUPLICATIONS = _statement(
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[])""",
 )
 RAISE_COUNTER = _statement("raise_counter", "UPDATE counters SET value = $1::bigint WHERE name = 'message'")
+
+SETTLE_STEP = _statement(
+    "settle_step",
+    """SELECT crc, name, result FROM settle_step($1::bigint, $2::text, $3::text, $4::integer, $5::integer)""",
+)
 
 # --- holding -------------------------------------------------------------------------------------------------------
 
@@ -291,6 +300,11 @@ PUBLISHED_PAGE = _statement(
     WHERE (run, hashtextextended(key, 0)) > ($1::bigint, $2::bigint)
     ORDER BY run, hashtextextended(key, 0) LIMIT $3::bigint""",
 )
+OUTCOME_PAGE = _statement(
+    "outcome_page",
+    """SELECT run, crc, step, name, result FROM step_outcomes WHERE (run, step) > ($1::bigint, $2::text)
+        AND result IS NOT NULL ORDER BY run, step LIMIT $3::bigint""",
+)
 WRONG_HEADS = _statement(
     "wrong_heads",
     """SELECT r.number FROM runs AS r LEFT JOIN LATERAL (
@@ -303,6 +317,7 @@ _NOT_OPEN = f"NOT EXISTS (SELECT FROM runs WHERE runs.number = of.run AND runs.s
 LOST_EVENTS = _statement("lost_events", f"SELECT DISTINCT run FROM events AS of WHERE {_NO_RUN} AND {_NOT_GOING}")
 LOST_MESSAGES = _statement("lost_messages", f"SELECT DISTINCT run FROM messages AS of WHERE {_NOT_OPEN}")
 LOST_TIMERS = _statement("lost_timers", f"SELECT DISTINCT run FROM timers AS of WHERE {_NOT_OPEN}")
+LOST_OUTCOMES = _statement("lost_outcomes", f"SELECT DISTINCT run FROM step_outcomes AS of WHERE {_NOT_OPEN}")
 LOST_PUBLISHED = _statement(
     "lost_published", f"SELECT DISTINCT run FROM published AS of WHERE {_NO_RUN} AND {_NOT_GOING}"
 )

@@ -14,6 +14,7 @@ from dalsegno.backends.postgresql.failures import Rejected
 from dalsegno.backends.postgresql.options import Options
 from dalsegno.backends.postgresql.rows import Row, leases_of, rows_of
 from dalsegno.backends.postgresql.session import Session
+from dalsegno.backends.postgresql.transactional import Transactions
 from dalsegno.backends.postgresql.writing import Answers, append_one, only_appends, write
 from dalsegno.core.store import (
     APPLIED,
@@ -32,6 +33,7 @@ from dalsegno.core.store import (
     Verdict,
 )
 from dalsegno.core.text import check_workflow_id, workflow_id_problem
+from dalsegno.core.transactions import StepAttempt
 
 
 class PostgresqlBackend(Backend):
@@ -44,17 +46,19 @@ class PostgresqlBackend(Backend):
     survives_reopen: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     several: ClassVar[bool] = True
+    transactional: ClassVar[bool] = True
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._transactions = Transactions(connections)
 
     @classmethod
     def open(cls, location: str, **options: Any) -> Self:
         """Open the store at what stands after `postgresql:`, and make its tables where there are none.
 
         Options, here or in the URL: `schema` ("dalsegno"); `durability` "full" or "relaxed"; `read_only`;
-        `statement_timeout`, `reconnect` in seconds; `readers`, how many connections read at most. All others in the
-        URL are libpq's. Raises `BadOption`, `StoreUnusable`.
+        `statement_timeout`, `reconnect` in seconds; `readers` and `transactions`, how many connections at most read or
+        run transactional steps. All others in the URL are libpq's. Raises `BadOption`, `StoreUnusable`.
         """
         connections = Connections(Options.of(location, options))
         connections.open(f"dalsegno, psycopg {psycopg.__version__}")
@@ -66,6 +70,7 @@ class PostgresqlBackend(Backend):
         return self._connections.place
 
     def close(self) -> None:
+        self._transactions.close()
         self._connections.close()
 
     # --- who works here ----------------------------------------------------------------------------------------
@@ -147,6 +152,9 @@ class PostgresqlBackend(Backend):
             return write(session, creations, transitions, messages, at_us)
 
         return self._connections.write(work)
+
+    def transact(self, attempt: StepAttempt, body: Callable[[Any], bytes]) -> bytes:
+        return self._transactions.run(attempt, body)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -239,13 +247,13 @@ class PostgresqlBackend(Backend):
         """How many commits all writers of this store have made."""
         return self._connections.read(lambda session: session.run(st.CHANGES).get_value(0, 0))
 
-    def listen(self, told: Callable[[], object]) -> None:
+    def listen(self, told: Callable[[], object]) -> Callable[[], object]:
         """Have `told` called, on a thread of the store's, soon after a message came that another engine may wait for.
 
         A hint, which spares a poller half its pause: announcements are lost with a connection, and `told` is then
         called once more than needed. What there is to know is in `changes` and `news`.
         """
-        self._connections.listen(told)
+        return self._connections.listen(told)
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 

@@ -272,7 +272,7 @@ def calls_of(effects: Effects) -> list[Call]:
         calls.append((st.TAKE_MESSAGES, _where(effects.taken)))
     if effects.cleared:
         cleared = wire.int8s(effects.cleared)
-        calls += [(st.CLEAR_MESSAGES, (cleared,)), (st.CLEAR_TIMERS, (cleared,))]
+        calls += [(st.CLEAR_MESSAGES, (cleared,)), (st.CLEAR_TIMERS, (cleared,)), (st.CLEAR_OUTCOMES, (cleared,))]
     if effects.sent:
         calls.append((st.INSERT_MESSAGES, _messages(effects)))
     calls += _timers(effects)
