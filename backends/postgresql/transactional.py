@@ -163,8 +163,8 @@ class Transactions:
         status = connection.info.transaction_status
         if status is pq.TransactionStatus.INERROR:
             raise UseError(
-                f"step {attempt.name!r} went on after a statement had failed, and PostgreSQL undoes such a transaction. "
-                "Nothing was written. Let the error out, or do what may fail in `with connection.transaction():`"
+                f"step {attempt.name!r} went on after a statement had failed; PostgreSQL undoes such a transaction: "
+                "nothing was written. Let the error out, or do what may fail in `with connection.transaction():`"
             )
         if status is pq.TransactionStatus.IDLE:
             raise self._ended(attempt)
