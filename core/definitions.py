@@ -16,8 +16,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 import attrs
 
 from dalsegno.core.commands import Command, RunStep, StartChild
-from dalsegno.core.errors import DefinitionError
+from dalsegno.core.errors import BadOption, DefinitionError
 from dalsegno.core.policies import Arguments, OnParentClose, Retry, StepOptions, WorkflowOptions
+from dalsegno.core.text import storable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +62,13 @@ class StepDefinition(Definition, Generic[P, T]):
 
     step_options: StepOptions = attrs.field(factory=StepOptions)
     is_async: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.is_async and self.step_options.transactional:
+            raise BadOption(
+                f"@step {self.name} is `async def`, and transactional=True is for plain functions: they run on a thread, "
+                "with a connection that belongs to it until the commit"
+            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunStep[T]:
         if kwargs or not self.least <= len(args) <= self.most:
@@ -128,6 +136,8 @@ def _refuse_definition(fn: Any, what: str) -> None:
 
 
 def _name_of(fn: Any, name: str | None, what: str) -> str:
+    if name is not None:
+        storable(name, f"the name of a @{what}")
     found = name if name is not None else getattr(fn, "__name__", "")
     if not isinstance(found, str) or not found or found == "<lambda>":
         raise DefinitionError(f"@{what}: {fn!r} has no name of its own; give it one with name=")
@@ -148,6 +158,7 @@ def step(
     idempotent: bool = False,
     long: bool = False,
     queue: str = "",
+    transactional: bool = False,
 ) -> StepDecorator: ...
 def step(fn: Any = None, /, *, name: str | None = None, retry: Retry | None = None, **options: Any) -> Any:
     """Make a function a step: a piece of work whose outcome is recorded and that never runs again once it is.
@@ -276,6 +287,23 @@ def collect(*modules: ModuleType) -> list[Definition]:
             if isinstance(value, Definition):
                 found.setdefault(id(value), value)
     return list(found.values())
+
+
+def listed(given: Iterable[Definition], option: str) -> list[Definition]:
+    """What an engine was given as `workflows=` or `steps=`. Raises `DefinitionError` for one definition or a module
+    where several were meant.
+
+    >>> listed([], "workflows")
+    []
+    """
+    if isinstance(given, Definition):
+        raise DefinitionError(f"{option}={given.name}: takes several, like {option}=[{given.name}]")
+    if isinstance(given, ModuleType):
+        name = given.__name__.rpartition(".")[-1]
+        raise DefinitionError(f"{option}={name}: takes definitions, and collect({name}) finds those of a module")
+    if not isinstance(given, Iterable):
+        raise DefinitionError(f"{option}={given!r}: takes a list of definitions")
+    return list(given)
 
 
 def by_name(definitions: Iterable[Definition]) -> dict[str, Definition]:

@@ -178,6 +178,8 @@ class StepOptions:
     `timeout` is per attempt, in seconds. `once`: at most once; after a crash in between, the workflow sees
     `StepOutcomeUnknown`. `idempotent`: may be repeated after a crash, so its result may wait for the next checkpoint.
     `long`: expected to take long, so a checkpoint is taken before it starts. `queue` is for other workers.
+    `transactional`: what the body writes through `step_context().connection` and the record of its outcome are committed
+    together, so that its effect is there exactly once. Needs a store on PostgreSQL; see `docs/postgresql.md`.
     """
 
     retry: Retry = attrs.field(factory=Retry)
@@ -186,6 +188,7 @@ class StepOptions:
     idempotent: bool = attrs.field(default=False, validator=_flag)
     long: bool = attrs.field(default=False, validator=_flag)
     queue: str = ""
+    transactional: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.retry, Retry):
@@ -193,6 +196,15 @@ class StepOptions:
         storable(self.queue, "a queue's name")
         if self.once and self.idempotent:
             raise BadOption("once=True and idempotent=True exclude each other: may the body be repeated or not?")
+        if self.transactional and (self.once or self.idempotent):
+            raise BadOption(
+                "transactional=True goes without once=True and idempotent=True: its effect is there exactly once anyway"
+            )
+        if self.transactional and self.queue:
+            raise BadOption(
+                f"transactional=True and queue={self.queue!r} exclude each other: the lease of its run is what lets it "
+                "commit, and that is not the worker's who takes it from a queue"
+            )
 
 
 @attrs.frozen(kw_only=True)
@@ -231,7 +243,7 @@ class CheckpointPolicy:
     every_steps: int = attrs.field(default=10, validator=_whole)
     every: float = attrs.field(default=300.0, converter=seconds, validator=_positive)
     long_step: float = attrs.field(default=10.0, converter=seconds, validator=_positive)
-    measured: bool = False
+    measured: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         if self.every_steps < 1:

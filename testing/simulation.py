@@ -18,12 +18,14 @@ from datetime import timedelta
 from typing import Any, Self
 
 from dalsegno.backends.memory import MemoryBackend
-from dalsegno.core.definitions import Definition, StepDefinition
+from dalsegno.core.definitions import Definition, StepDefinition, listed
 from dalsegno.core.engine.clockwork import AFTER_FIRING_S, TICK_S
+from dalsegno.core.engine.engine import retention_or_none
 from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.works import CommonOptions
 from dalsegno.core.errors import BadOption, StoreError, TimedOut
+from dalsegno.core.options import flag, given_or_default, instance
 from dalsegno.core.policies import Retention, seconds
 from dalsegno.core.store import Backend, Status
 from dalsegno.testing.careful import FRUITLESS_MAX, CarefulEngine
@@ -91,23 +93,30 @@ class Simulation(CarefulEngine):
         retention: Retention | None = None,
         **options: Any,
     ) -> None:
-        self.seed, self._retention = seed, retention
-        self.clock = clock or VirtualClock()
-        self.faults = Faults(faults) if isinstance(faults, FaultPlan) else faults or Mischief()
+        self.seed, self._retention = instance("seed", seed, int, "a whole number"), retention_or_none(retention)
+        self.clock = given_or_default("clock", clock, VirtualClock, "a VirtualClock")
+        if isinstance(faults, FaultPlan):
+            self.faults: Mischief = Faults(faults)
+        else:
+            self.faults = given_or_default("faults", faults, Mischief, "a FaultPlan, like FaultPlan(seed=7)")
+        flag("cold", cold)
         self.witness = Witness()
         entropy = random.Random(seed + 1)
         self._stage = Stage(self.clock, random.Random(seed), self.witness, cold)
         self._options: CommonOptions = {
-            "workflows": list(workflows),
+            "workflows": listed(workflows, "workflows"),
             "clock": self.clock,
             "entropy": entropy.randbytes,
             **options,  # type: ignore[typeddict-item]  # checked by Works, which takes them
         }
-        self._store = store if store is not None else MemoryBackend()
+        takes = "an opened store, like store=MemoryBackend()"
+        self._store: Backend = MemoryBackend() if store is None else instance("store", store, Backend, takes)  # type: ignore[type-abstract]
         self.careful = faults is not None
         self._script = Agenda()
         self._begun_us = self.clock.steady_us()
         self._pieces_before = self._fruitless = 0
+        if not isinstance(fakes, Mapping | None):
+            raise BadOption(f"fakes={fakes!r}: takes steps and functions, like fakes={{charge: lambda amount: 'paid'}}")
         for given, fake in (fakes or {}).items():
             self.fake(given, fake)
         self.guard = determinism_guard(guard) if guard is not None else None

@@ -15,13 +15,14 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from dalsegno.core.definitions import Definition, WorkflowDefinition
-from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
+from dalsegno.core.engine.edge import Clock, Entropy, clock_or_own, entropy_or_own
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.errors import BadOption, InvalidToken, RunConflict, RunNotFound
 from dalsegno.core.events import RunStarted
 from dalsegno.core.history import decode_event, encode_event
 from dalsegno.core.interpreter import parse_token, secret_of
+from dalsegno.core.options import given_or_default, several
 from dalsegno.core.policies import CheckpointPolicy
 from dalsegno.core.store import (
     Backend,
@@ -34,13 +35,15 @@ from dalsegno.core.store import (
     Status,
     opened,
 )
-from dalsegno.core.text import storable, storable_tags
+from dalsegno.core.text import check_workflow_id, storable, storable_tags
 from dalsegno.core.values.codec import Codec
 
 T = TypeVar("T")
 
 POLL_S = (0.01, 0.25)
 """A client beside the engine looks for a run's end first after so long, at last so seldom."""
+
+SOME_STATUS = "Status.RUNNING, or several of Status"
 
 BULK = 1000
 """Runs created per commit by `start_many`."""
@@ -65,12 +68,13 @@ class Client:
         entropy: Entropy | None = None,
     ) -> None:
         self._owns_backend = isinstance(store, str)
-        backend = opened(store)
+        codec = given_or_default("codec", codec, Codec, "a Codec")
+        clock, entropy = clock_or_own(clock), entropy_or_own(entropy)
         self._around = Surroundings(
-            backend=backend,
-            codec=codec or Codec(),
-            clock=clock or SystemClock(),
-            entropy=entropy or system_entropy,
+            backend=opened(store),
+            codec=codec,
+            clock=clock,
+            entropy=entropy,
             owner="",
             workflows={},
             checkpoint=CheckpointPolicy(),
@@ -133,6 +137,8 @@ class Client:
         Every pair is checked and encoded before the first commit. A conflict raises `RunConflict` after the commit of
         its batch; calling again is safe, because starting is idempotent.
         """
+        takes = "pairs (id, arguments), like [('one', (1, 2))]"
+        starts = several("starts", starts, takes)
         prepared = [self._prepare_one(at, workflow, start, on_conflict, tags) for at, start in enumerate(starts)]
         runs: list[Run[T]] = []
         for at in range(0, len(prepared), BULK):
@@ -246,6 +252,7 @@ class Client:
         """
         if not isinstance(id, str):
             raise BadOption(f"get({id!r}): takes a workflow id, which is text")
+        storable(id, "a workflow id")
         record = self.backend.find(id)
         if record is None:
             raise RunNotFound(f"there is no run with the id {id!r} in this store", workflow_id=id)
@@ -268,9 +275,9 @@ class Client:
         ...     client.runs(status=Status.FAILED, workflow="fulfil", tags={"region": "eu"}, limit=10)
         []
         """
-        statuses = (status,) if isinstance(status, Status) else tuple(status)
+        statuses = [status] if isinstance(status, Status) else several("status", status, SOME_STATUS)
         if not all(isinstance(one, Status) for one in statuses):
-            raise BadOption(f"status={status!r}: takes Status.RUNNING, or several of Status")
+            raise BadOption(f"status={status!r}: takes {SOME_STATUS}")
         if limit is not None and not (isinstance(limit, int) and limit >= 0):
             raise BadOption(f"limit={limit!r}: takes a whole number, 0 or more")
         name = workflow.name if isinstance(workflow, WorkflowDefinition) else workflow
@@ -366,10 +373,12 @@ class Client:
         record = run.record
         stored = self.backend.history(record.number)
         most = len(stored) - (not record.status.open)
-        if not (isinstance(at, int) and 1 <= at <= most):
+        if isinstance(at, bool) or not (isinstance(at, int) and 1 <= at <= most):
             raise BadOption(f"fork(at={at!r}): {run.id!r} has {most} events that can be kept, so between 1 and {most}")
         started = decode_event(stored[0])
         assert isinstance(started, RunStarted)
+        if id is not None:
+            check_workflow_id(id)
         new_id = id or f"{run.id}.fork-{self._around.entropy(4).hex()}"
         first = attrs.evolve(
             started, workflow_id=new_id, generation=1, parent=(), origin=f"forked from {record.run_id} at {at}"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from dalsegno.core.options import function, having
+
 Entropy = Callable[[int], bytes]
 """Gives so many unguessable bytes; `os.urandom` in production, a seeded generator in a simulation."""
 
@@ -31,3 +33,17 @@ class SystemClock:
 
     def steady_us(self) -> int:
         return time.monotonic_ns() // 1000
+
+
+def clock_or_own(given: Clock | None) -> Clock:
+    """The clock that was given, or the machine's. Raises `BadOption` for what is none."""
+    if given is None:
+        return SystemClock()
+    return having("clock", given, ("now_us", "steady_us"), "a clock, with now_us() and steady_us()")
+
+
+def entropy_or_own(given: Entropy | None) -> Entropy:
+    """The source of chance that was given, or the machine's. Raises `BadOption` for what is none."""
+    if given is None:
+        return system_entropy
+    return function("entropy", given, "a function that takes a number and gives so many bytes, like os.urandom")

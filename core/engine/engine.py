@@ -18,6 +18,7 @@ from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
 from dalsegno.core.errors import EngineClosed, StoreUnusable
 from dalsegno.core.events import RunStarted
+from dalsegno.core.options import instance
 from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
@@ -56,6 +57,7 @@ class Engine(Client):
     def __init__(
         self, store: str | Backend, *, retention: Retention | None = None, **options: Unpack[WorkerOptions]
     ) -> None:
+        retention_or_none(retention)
         worker = Worker(store, **options)
         try:
             self._serve(worker, retention)
@@ -223,6 +225,12 @@ class Engine(Client):
         if run.ended:
             _settle(ended)
         return True
+
+
+def retention_or_none(given: Retention | None) -> Retention | None:
+    """What says how long runs are kept, if anything does. Raises `BadOption`."""
+    takes = "a Retention, like retention=Retention(completed=timedelta(days=7))"
+    return None if given is None else instance("retention", given, Retention, takes)
 
 
 def _settle(ended: Future[None], error: Exception | None = None) -> None:

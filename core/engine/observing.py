@@ -27,6 +27,7 @@ from dalsegno.core.engine.vitals import Vitals
 from dalsegno.core.errors import BadOption
 from dalsegno.core.events import Event, StepAttemptFailed, StepCompleted, StepFailed
 from dalsegno.core.history import decode_event
+from dalsegno.core.options import several
 from dalsegno.core.store import Message, NewRun, RunRecord, Status
 
 log = logging.getLogger("dalsegno.engine")
@@ -148,11 +149,11 @@ class Observers:
     @classmethod
     def of(cls, observers: Iterable[Observer], clock: Clock) -> Observers | None:
         """None for none: that is what makes not observing free."""
-        given = tuple(observers)
+        given = several("observers", observers, "a list of them, like observers=[mine]")
         for each in given:
             if not isinstance(each, Observer):
                 raise BadOption(f"observers=[…] takes objects whose class derives from dalsegno.Observer, not {each!r}")
-        return cls(given, clock) if given else None
+        return cls(tuple(given), clock) if given else None
 
     def tell(self, hook: str, *facts: Any) -> None:
         """Call a method of every observer."""

@@ -26,8 +26,8 @@ from dalsegno.core.engine.executors import ExecutorBodies
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import CommonOptions, Works
-from dalsegno.core.errors import BadOption, StoreError
-from dalsegno.core.policies import seconds
+from dalsegno.core.errors import StoreError
+from dalsegno.core.options import duration, having, whole
 from dalsegno.core.store import Backend
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ GRACE_S = 10.0
 STEP_THREADS = 16
 DURABLE_THREADS = 2
 """Advancing workflows is short work under one interpreter lock: two threads keep it going while one commits."""
+WATCHDOG_LEAST_S = 0.001
+"""No code is interrupted earlier: a shorter one would take every workflow for one that hangs."""
 CAPACITY_LEAST = 8
 """So many bodies may wait for a step thread, twice as many as there are threads at least: then one that has run out of
 work need not wait for the store, and another worker finds something as well."""
@@ -76,15 +78,18 @@ class Worker(Works):
         watchdog: float | timedelta | None = WATCHDOG_S,
         **options: Unpack[CommonOptions],
     ) -> None:
-        if durable < 1 or step_threads < 1:
-            raise BadOption(f"durable={durable}, step_threads={step_threads}: each crew needs a thread")
-        self._grace, self._capacity = seconds(grace), max(CAPACITY_LEAST, 2 * step_threads)
+        whole("durable", durable, least=1)
+        whole("step_threads", step_threads, least=1)
+        if executor is not None:
+            having("executor", executor, ("submit",), "a concurrent.futures.Executor")
+        limit_s = None if watchdog is None else duration("watchdog", watchdog, least=WATCHDOG_LEAST_S)
+        self._grace, self._capacity = duration("grace", grace), max(CAPACITY_LEAST, 2 * step_threads)
         super().__init__(store, **options)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
-        if watchdog is not None:
-            dog = Watchdog(self.around.clock, seconds(watchdog), self._give_up)
+        if limit_s is not None:
+            dog = Watchdog(self.around.clock, limit_s, self._give_up)
             self.loop.watchdog = self.clockwork.watchdog = dog
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
@@ -126,7 +131,7 @@ class Worker(Works):
     def stop(self, grace: float | timedelta | None = None) -> None:
         """Stop in good order: no new bodies, running ones get `grace`, everything is recorded, the runs are given
         back and the store is released. Runs that are not finished go on when the store is opened again."""
-        allowed = self._grace if grace is None else seconds(grace)
+        allowed = self._grace if grace is None else duration("grace", grace)
         self.loop.draining = self.claims.draining = True
         self._hand_over()
         self._steps.stop()
@@ -226,7 +231,7 @@ class Worker(Works):
         """Start an `async def` body on the event loop, or any body on the executor that was given."""
         if is_async(job.fn):
             self._event_loop().put(job)
-        elif self._executor is not None:
+        elif self._executor is not None and job.transaction is None:  # which has a connection of this process
             self._executor.put(job)
         else:
             return False

@@ -11,12 +11,12 @@ from concurrent.futures import Executor
 from datetime import timedelta
 from typing import TypedDict
 
-from dalsegno.core.definitions import Definition, WorkflowDefinition, by_name
+from dalsegno.core.definitions import Definition, WorkflowDefinition, by_name, listed
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import Clockwork
 from dalsegno.core.engine.committer import Committer
 from dalsegno.core.engine.crew import Hands
-from dalsegno.core.engine.edge import Clock, Entropy, SystemClock, system_entropy
+from dalsegno.core.engine.edge import Clock, Entropy, clock_or_own, entropy_or_own
 from dalsegno.core.engine.leases import LENGTH_S, Leases
 from dalsegno.core.engine.live import LiveRun
 from dalsegno.core.engine.loop import Loop
@@ -25,8 +25,9 @@ from dalsegno.core.engine.sampling import vitals_of
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.errors import BadOption
-from dalsegno.core.policies import CheckpointPolicy, seconds
-from dalsegno.core.store import Backend, open_store
+from dalsegno.core.options import duration, flag, given_or_default, whole
+from dalsegno.core.policies import CheckpointPolicy
+from dalsegno.core.store import Backend, opened
 from dalsegno.core.values.codec import Codec
 
 PUT_AWAY_AFTER_S = 30.0
@@ -88,19 +89,11 @@ class Works:
         entropy: Entropy | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
-        named = by_name([*workflows, *steps])
-        entropy, clock = entropy or system_entropy, clock or SystemClock()
+        away_s, length_us = duration("put_away_after", put_away_after), _lease_us(lease)
+        live_max, alone = whole("live_max", live_max), flag("alone", alone)
         self.owns_backend = isinstance(store, str)
-        self.around = Surroundings(
-            backend=open_store(store) if isinstance(store, str) else store,
-            codec=codec or Codec(),
-            clock=clock,
-            entropy=entropy,
-            owner=f"{os.uname().nodename}:{os.getpid()}:{entropy(4).hex()}",
-            workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
-            checkpoint=checkpoint or CheckpointPolicy(),
-            observed=Observers.of(observers, clock),
-        )
+        definitions = [*listed(workflows, "workflows"), *listed(steps, "steps")]
+        self.around = _surroundings(store, definitions, codec, checkpoint, clock, entropy, observers)
         self.committer = Committer(self.around.backend, self.around.clock, lambda: self.loop.start_ready())
         self.committer.observed = self.around.observed
         self._watchers: dict[int, list[Callable[[], object]]] = {}
@@ -115,9 +108,6 @@ class Works:
             self.hurry,
         )
         self.upkeep = Upkeep(self.around, self.loop)
-        length_us = round(seconds(lease) * 1e6)
-        if length_us < LEAST_US:
-            raise BadOption(f"lease={lease!r}: a lease is half a second at least, and is renewed three times in it")
         self.leases = Leases(self.around, length_us, alone)
         self.loop.leased = self.leases.valid
         self.clockwork = Clockwork(
@@ -127,7 +117,7 @@ class Works:
             self.committer,
             leases=self.leases,
             room=self.room,
-            put_away_after=seconds(put_away_after),
+            put_away_after=away_s,
             live_max=live_max,
         )
         self.claims = self.clockwork.claims
@@ -197,3 +187,38 @@ class Works:
                 watchers = self._watchers.pop(number, [])
             for watcher in watchers:
                 watcher()
+
+
+def _lease_us(lease: float | timedelta) -> int:
+    """How long a lease is, in microseconds. Raises `BadOption`."""
+    length_us = round(duration("lease", lease) * 1e6)
+    if length_us < LEAST_US:
+        raise BadOption(f"lease={lease!r}: a lease is half a second at least, and is renewed three times in it")
+    return length_us
+
+
+def _surroundings(
+    store: str | Backend,
+    definitions: Iterable[Definition],
+    codec: Codec | None,
+    checkpoint: CheckpointPolicy | None,
+    clock: Clock | None,
+    entropy: Entropy | None,
+    observers: Iterable[Observer],
+) -> Surroundings:
+    """What the works were given, each looked at before the store is opened. Raises `BadOption`, `DefinitionError`."""
+    named = by_name(definitions)
+    clock, entropy = clock_or_own(clock), entropy_or_own(entropy)
+    codec = given_or_default("codec", codec, Codec, "a Codec")
+    checkpoint = given_or_default("checkpoint", checkpoint, CheckpointPolicy, "a CheckpointPolicy")
+    observed = Observers.of(observers, clock)
+    return Surroundings(
+        backend=opened(store),
+        codec=codec,
+        clock=clock,
+        entropy=entropy,
+        owner=f"{os.uname().nodename}:{os.getpid()}:{entropy(4).hex()}",
+        workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
+        checkpoint=checkpoint,
+        observed=observed,
+    )

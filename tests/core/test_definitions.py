@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from dalsegno import BadOption, DefinitionError, Engine, Flow, Retry, Sleep, collect, step, workflow
+from dalsegno import (
+    BadOption,
+    DefinitionError,
+    Engine,
+    Flow,
+    Patched,
+    Receive,
+    Retry,
+    Sleep,
+    collect,
+    step,
+    workflow,
+)
 from dalsegno.core.commands import RunStep, StartChild
 from dalsegno.core.definitions import by_name
 
@@ -146,7 +159,45 @@ def test_one_name_means_one_function():
         by_name([nap, workflow(name="nap")(doze.fn)])
 
 
-def test_an_engine_takes_definitions():
-    """A plain function is refused with what to do."""
-    with pytest.raises(DefinitionError, match=r"plain.*decorate it first"):
-        Engine("memory:", workflows=cast(Any, [plain]))
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([plain], "plain.*decorate it first"),
+        (nap, r"workflows=nap: takes several, like workflows=\[nap\]"),
+        (types.ModuleType("shop.orders"), r"collect\(orders\) finds those of a module"),
+        (5, "workflows=5: takes a list of definitions"),
+    ],
+)
+def test_an_engine_takes_a_list_of_definitions(given: Any, says: str):
+    """A plain function, a definition alone and a module are refused with what to write."""
+    with pytest.raises(DefinitionError, match=says):
+        Engine("memory:", workflows=given)
+
+
+def test_an_engine_takes_a_url_or_a_store():
+    """A path is told how to write it; what is neither is refused."""
+    with pytest.raises(BadOption, match="write 'lmdb:orders'"):
+        Engine(cast(Any, Path("orders")))
+    with pytest.raises(BadOption, match="or an opened store"):
+        Engine(cast(Any, 5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Patched(cast(Any, [1])),
+        lambda: Patched("\udcff"),
+        lambda: Receive("\udcff"),
+        lambda: Receive("x", timeout=float("nan")),
+        lambda: Receive("x", timeout=1e300),
+    ],
+)
+def test_a_wrong_command_cannot_exist(make: Callable[[], object]):
+    """What could not be recorded is refused where it is written."""
+    with pytest.raises(BadOption):
+        make()
+
+
+def test_a_receive_without_end_has_no_time_out():
+    """Infinity is how some write that there is none."""
+    assert Receive("x", timeout=float("inf")).timeout is None
