@@ -9,13 +9,16 @@ with the limits declared for that name.
 `max(turn of the queue, last turn of its key) + 1`, where the turn of the queue is that of the last task taken, and a
 smaller turn goes first, then the smaller number. A key with ten thousand tasks so delays one with a single task by one
 place. (Start-time fair queueing with packets of one length: Goyal, Vin, Cheng, SIGCOMM 1996.) A key is forgotten, its
-last turn with it, when nothing of it waits or is at work.
+last turn with it, when nothing of it waits or is at work. "" is a key like any other.
 
 **Limits.** `concurrency` bounds how many are at work, `per_key` how many of one key, over all workers. Of a key no more
 than `per_key` stand in line or are at work at a time; the rest stand behind, by priority and number, and the first of
-them enters the line when one has ended. So a line never has to be searched for one that may go. `rate` is a bucket of
-tokens: it holds `count`, gets `count` in every `per` seconds, and a task takes one. What is to wait (`not_before_us`)
-stands aside until then, and enters behind the others.
+them enters the line when one has ended or gone: after all that ends with it (with a run's closing, an owner's lease),
+and before a transition puts its own `tasks`. So a line never has to be searched for one that may go, and a smaller
+`per_key` binds what comes to the line from then on: what stands there stays. `rate` is a bucket of tokens: it holds
+`count`, gets `count` in every `per` seconds, evenly, and a task takes one, also if it is given back; it is full at
+first and when another rate is declared. What is to wait (`not_before_us` above 0) stands aside until a `take` of that
+time or later takes something of its queue; all that is due then enters the line first, by time and number.
 """
 
 from __future__ import annotations
@@ -116,11 +119,12 @@ class Queue:
 
 @attrs.frozen(slots=True, kw_only=True)
 class NewTask:
-    """A task to be put on a queue with a transition of its run. There is one at most for a run and step id: where one
-    is, it is left as it is.
+    """A task to be put on a queue with a transition of its run. There is one at most that is wanted for a run and step
+    id: where one is, it is left as it is. (One that is cancelled and at work yet is in nobody's way.)
 
     `step` is the command's id, `name` the step's, `payload` the encoded call. `timeout_us` bounds the attempt once it
-    has begun. `not_before_us` (0: at once) keeps it aside until then.
+    has begun. `not_before_us` (0: at once) keeps it aside until then. `at_us` is when it is put there, by the clock of
+    who puts it.
     """
 
     queue: str
@@ -133,6 +137,7 @@ class NewTask:
     timeout_us: int | None = None
     once: bool = False
     not_before_us: int = 0
+    at_us: int = 0
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -169,7 +174,9 @@ class Task:
 class Place:
     """A run's place in a queue, from when it is created until it has ended.
 
-    While an open run of this queue has the same `dedup`, creating another answers that one.
+    While an open run of this queue has the same `dedup`, creating another answers that one (where the workflow id
+    itself is not answered by a run). It is for `create`: at children and continuations nobody looks at it, though a
+    continuation has that of the run before. A place goes when its run closes or is taken out of the queue.
     """
 
     queue: str
@@ -182,7 +189,8 @@ class Place:
 @attrs.frozen(slots=True, kw_only=True)
 class QueueState:
     """How a queue stands. `waiting` counts those in line, behind, and aside; `oldest_us` is when the oldest of them was
-    put there (None: nothing waits); `limits` what was declared for the name (without limits if nothing was)."""
+    put there, a run: created (None: nothing waits); `limits` what was declared for the name (without limits if nothing
+    was)."""
 
     kind: Kind
     limits: Queue
@@ -212,7 +220,7 @@ class KeepsQueues:
         raise self._without_queues()
 
     def queues(self) -> list[QueueState]:
-        """All queues that were declared or hold something, by name, then kind ("run" before "step")."""
+        """All queues that were declared (both kinds) or hold something, by name, then kind ("run" before "step")."""
         return []
 
     def take(
@@ -221,11 +229,13 @@ class KeepsQueues:
         """Give at most `limit` tasks to `owner`, from these queues of steps in the order they are named, as far as
         their limits allow; of steps with these names only (None: any), looking through `LOOK_THROUGH` tasks of a queue.
         Only those whose time has come by `now_us`; a clock that is behind the queue's last `now_us` counts as that.
-        Each gets `claim` + 1. One atomic commit; none where there is nothing to take."""
+        Each gets `claim` + 1. One atomic commit; none where there is nothing to take, and a queue of which nothing is
+        taken stays as it is, its last `now_us` with it."""
         return []
 
     def give_back(self, tasks: Sequence[tuple[int, int]], owner: str) -> None:
-        """Put tasks (number, claim) of this owner back where they were; their bodies have not begun. No death."""
+        """Put tasks (number, claim) of this owner back where they were; their bodies have not begun. No death.
+        Cancelled ones are gone; those that are not his, or not of that claim, stay as they are."""
         raise self._without_queues()
 
     def beat(self, owner: str, details: Mapping[int, bytes]) -> list[int]:
@@ -239,7 +249,8 @@ class KeepsQueues:
 
     def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
         """Let at most `limit` runs of these queues of runs begin, as `take` does for tasks: each has a message of kind
-        "wake" from now on, is active, and is at work in its queue until it closes. Answers their numbers."""
+        "wake" from now on, is active, and is at work in its queue until it closes. Answers their numbers, in the order
+        they were let in."""
         return []
 
     def note(self, run: int, epoch: int, notes: Mapping[str, bytes]) -> bool:

@@ -85,8 +85,9 @@ class Message:
     message: purging that run frees it, and purging another generation does not.
 
     `task`, with kind "step", is the (number, claim) of the task whose outcome this is: the task ends with it, and frees
-    its place in the queue. If the task is not there or was taken by somebody else, or nobody waits for it any more, it
-    goes nowhere, and the answer is `Sent.CLOSED`.
+    its place in the queue, also where it was put back since and nobody has taken it again. If the task is not there or
+    was taken by somebody else, or nobody waits for it any more (it was cancelled, and ends all the same), the message
+    goes nowhere, and the answer is `Sent.CLOSED`, whether the run is there or not (number 0).
     """
 
     workflow_id: str
@@ -134,9 +135,10 @@ class NewRun:
     Two more for imported runs: `generation` is what the first run of this id is to be called (None: 1), and the store
     gives messages only numbers beyond `messages_above`, because the history names messages by their numbers.
 
-    A run with a `place` waits in its queue until `admit` lets it in: it is not active, not news, and not to be claimed
-    until then; `owner` is "". A message of kind cancel or terminate to such a run takes it out of the queue and is
-    news. The continuation of a run inherits its place.
+    An open run with a `place` waits in its queue until `admit` lets it in: it is not active, not announced by a wake,
+    and not to be claimed until then; `owner` is "". A message of kind cancel or terminate to such a run takes it out of
+    the queue: it has no place any more and is like a run that waits for messages. Other messages wait in its inbox, and
+    are news like any. The continuation of a run inherits its place, at work.
     """
 
     workflow_id: str
@@ -213,10 +215,10 @@ class Transition:
     run makes it inactive, drops its timers, and empties its inbox of what it has seen. Only signals insist on their
     target (`TARGET`); other messages to a run that is not there are dropped.
 
-    `tasks` are put on their queues. `tasks_dropped` (step ids) are wanted no more: one that waits goes, one at work is
-    marked `cancelled` and keeps its place until its owner has answered or died. `tasks_withdrawn` are dropped, too, but
-    have to be still waiting, else the transition is refused (`TASK`). Closing a run drops all its tasks, its notes and
-    its place in a queue.
+    `tasks_dropped` (step ids) are wanted no more: one that waits goes, one at work is marked `cancelled` and keeps its
+    place until its owner has answered or died, even if the run is purged meanwhile. `tasks_withdrawn` are dropped, too,
+    but have to be there and waiting, else the transition is refused (`TASK`). Then `tasks` are put on their queues.
+    Closing a run puts none, and drops all its tasks, its notes and its place in a queue.
 
     Nobody changes one after it is made. It is not a frozen class all the same, because it is made for every step, and
     freezing doubles what that costs.
