@@ -24,7 +24,10 @@ GZIP_LEVEL: Final = 6
 UNPACKED_MAX: Final = 2 << 30
 """Bytes: no history comes near, and a file that was made to fill the memory of its reader stops here."""
 
-PIECE: Final = 1 << 20
+PIECE: Final = 1 << 16
+GZIP_PIECE: Final = 1 << 10
+"""Bytes that are unpacked at a time: those of the piece in which something is wrong are lost. What is packed with gzip
+goes in by pieces, and grows to a thousand times as much at most."""
 
 
 def _zstandard() -> Any:
@@ -51,12 +54,26 @@ def unpack(data: bytes, name: str = "the file", most: int = UNPACKED_MAX) -> byt
     >>> unpack(pack(b"again and " * 1000)[1]) == b"again and " * 1000, unpack(b"plain")
     (True, b'plain')
     """
+    unpacked, trouble = unpack_as_far(data, name, most)
+    if trouble:
+        raise DataError(f"{name} {trouble}. Copy it again.")
+    return unpacked
+
+
+def unpack_as_far(data: bytes, name: str = "the file", most: int = UNPACKED_MAX) -> tuple[bytes, str]:
+    """The same for what may be cut short or damaged: what can be unpacked of it, and why there is no more ("" where
+    nothing is known to be wrong; a file of zstd that ends too early does not say so). Raises `DataError` for what
+    could be read elsewhere: without the package zstandard, or with more than `most` bytes of memory.
+
+    >>> unpack_as_far(b"plain"), unpack_as_far(GZIP_MAGIC)
+    ((b'plain', ''), (b'', 'was cut short'))
+    """
     if data.startswith(ZSTD_MAGIC):
         return _unpack_zstd(data, name, most)
-    return _unpack_gzip(data, name, most) if data.startswith(GZIP_MAGIC) else data
+    return _unpack_gzip(data, name, most) if data.startswith(GZIP_MAGIC) else (data, "")
 
 
-def _unpack_zstd(data: bytes, name: str, most: int) -> bytes:
+def _unpack_zstd(data: bytes, name: str, most: int) -> tuple[bytes, str]:
     zstandard = _zstandard()
     if zstandard is None:
         raise DataError(f"{name} is packed with zstd; to read it: pip install 'dalsegno[zstd]'")
@@ -68,24 +85,25 @@ def _unpack_zstd(data: bytes, name: str, most: int) -> bytes:
                 if len(unpacked) > most:
                     raise _too_large(name, most)
     except zstandard.ZstdError as error:
-        raise DataError(f"{name} cannot be unpacked: {error}. Copy it again.") from error
-    return bytes(unpacked)
+        return bytes(unpacked), f"cannot be unpacked: {error}"
+    return bytes(unpacked), ""
 
 
-def _unpack_gzip(data: bytes, name: str, most: int) -> bytes:
-    unpacked = bytearray()
+def _unpack_gzip(data: bytes, name: str, most: int) -> tuple[bytes, str]:
+    unpacked, unpacker = bytearray(), zlib.decompressobj(GZIP)
     try:
-        while data:  # `cat a.gz b.gz` is a gzip file, too
-            unpacker = zlib.decompressobj(GZIP)
-            unpacked += unpacker.decompress(data, most + 1 - len(unpacked))
-            if len(unpacked) > most:
-                raise _too_large(name, most)
-            if not unpacker.eof:
-                raise DataError(f"{name} was cut short. Copy it again.")
-            data = unpacker.unused_data
+        for at in range(0, len(data), GZIP_PIECE):
+            piece = data[at : at + GZIP_PIECE]
+            while piece:
+                if unpacker.eof:  # `cat a.gz b.gz` is a gzip file, too
+                    unpacker = zlib.decompressobj(GZIP)
+                unpacked += unpacker.decompress(piece)
+                if len(unpacked) > most:
+                    raise _too_large(name, most)
+                piece = unpacker.unused_data
     except zlib.error as error:
-        raise DataError(f"{name} cannot be unpacked: {error}. Copy it again.") from error
-    return bytes(unpacked)
+        return bytes(unpacked), f"cannot be unpacked: {error}"
+    return bytes(unpacked), "" if unpacker.eof else "was cut short"
 
 
 def _too_large(name: str, most: int) -> DataError:

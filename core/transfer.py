@@ -15,7 +15,8 @@ is never older than the history.
 A file may be packed with zstd or gzip, as those of an archive are (`dalsegno.core.archive`); it is read all the same.
 
 Reading verifies the whole of a file before it answers anything. Writing runs into a store is the affair of
-`replay import`; golden histories (`dalsegno.testing.replaying`) are only read.
+`replay import`; golden histories (`dalsegno.testing.replaying`) are only read. Half a file is refused here, and can be
+looked at as far as it goes (`dalsegno.core.halves`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ from dalsegno.core.values.codec import Codec
 
 FORMAT: Final = 1
 PAGE: Final = 1000
+UNFIT: Final = (DoesNotFit, ValueError, KeyError, TypeError, RecursionError)
+"""What comes out of a line that is not one of an exported file."""
+
 Watch = Callable[[Iterable[Any]], Iterable[Any]]
 """What shows progress: takes something to go through, gives it back while drawing a bar."""
 
@@ -179,11 +183,11 @@ def read_packed(data: bytes, name: str, watch: Watch = iter) -> list[Exported]:
 def read_lines(data: bytes, name: str, watch: Watch = iter) -> list[Exported]:
     """Everything in an exported file. First its frame is verified (format, end, checksum), then each line."""
     body, end = _frame(data, name)
-    runs: list[_Reading] = []
+    runs: list[Reading] = []
     for number, line in enumerate(watch(body[1:]), 2):
         try:
-            _read_line(json.loads(line), runs)
-        except (DoesNotFit, ValueError, KeyError, TypeError) as error:
+            read_line(json.loads(line), runs)
+        except UNFIT as error:
             why = "unknown" if getattr(error, "event", None) else "line"
             raise _bad(f"{name}, line {number}: {error}. Nothing was imported.", name, why, number) from error
     found = [reading.done(name) for reading in runs]
@@ -238,7 +242,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 @attrs.define
-class _Reading:
+class Reading:
     """A run while its lines are read."""
 
     run: RunForm
@@ -246,9 +250,15 @@ class _Reading:
     messages: list[StoredMessage] = attrs.field(factory=list)
     published: dict[str, bytes] = attrs.field(factory=dict)
 
+    def so_far(self) -> Exported:
+        """The run with what was read of it."""
+        return Exported(
+            run=self.run, events=tuple(self.events), messages=tuple(self.messages), published=self.published
+        )
+
     def done(self, name: str) -> Exported:
         """The whole run, if what has to hold holds."""
-        one = Exported(run=self.run, events=tuple(self.events), messages=tuple(self.messages), published=self.published)
+        one = self.so_far()
         if self.run.events != len(self.events):
             raise _bad(
                 f"{name}: {one.run_id} has {self.run.events} events, here are {len(self.events)}.", name, "counts"
@@ -259,12 +269,13 @@ class _Reading:
         return one
 
 
-def _read_line(form: Any, runs: list[_Reading]) -> None:
+def read_line(form: Any, runs: list[Reading]) -> None:
+    """Add what a line says to the runs that were read before it. Raises what `UNFIT` lists."""
     if not isinstance(form, dict) or not form:
         raise DoesNotFit("not an object with a name")
     what = next(iter(form))
     if what == "run":
-        runs.append(_Reading(run_from(form["run"])))
+        runs.append(Reading(run_from(form["run"])))
     elif not runs:
         raise DoesNotFit("it stands before any run")
     elif what == "event":

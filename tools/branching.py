@@ -21,6 +21,7 @@ from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import App, load_app
 from dalsegno.tools.choosing import reading
 from dalsegno.tools.comparing import compare
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import UNCLEAR, say
 from dalsegno.tools.forking import Instead, error_payload, forked, put, the_one_waiting, value_payload
 from dalsegno.tools.options import (
@@ -75,7 +76,7 @@ class Wanted:
         '"approval": [{"result": true}]}, by name of a step, workflow or signal, or id of a command. Exit code 2: it '
         'stopped, since an outcome is not known. With --json: {"id", "run_id", "origin", "events", "made": [events]}; '
         'with --dry-run {"ended", "stopped", "outcomes": {"history", "file", "asked", "clock"}, "history": [events as '
-        'export writes them], "diff": as of replay diff}.',
+        'export writes them], "diff": as of replay diff, "cut"}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -106,15 +107,16 @@ def fork_run(
     loaded = load_app(app) if app else None
     codec = loaded.codec if loaded is not None else Codec()
     with reading(store) as opened:
-        kept = read_run(opened, find_run(opened, run))
+        kept, cut = read_run(opened, find_run(opened, run)), cut_data(opened)
     if kept.unreadable is not None and wanted.at >= kept.unreadable.index:
-        raise BadOption(f"event {kept.unreadable.index} cannot be read, so fork before it: {kept.unreadable.why}")
+        raise BadOption(f"--at {wanted.at} is too late; {kept.unreadable.sentence}")
     events, kept_to = _prefix(kept, wanted, loaded, codec)
     if dry_run:
         assert loaded is not None
         known = sources(answers, ask, loaded)
         code = loaded.workflow(kept.record.workflow)
-        _show_rehearsal(rehearse(code, codec, events, kept.events, kept_to, known), kept, codec, json_wanted)
+        found = rehearse(code, codec, events, kept.events, kept_to, known)
+        _show_rehearsal(found, kept, codec, cut, json_wanted)
         return
     if loaded is not None:
         _replayed(events, loaded, kept.record.workflow)
@@ -252,7 +254,7 @@ def _asked(waiting: Waiting, app: App) -> Instead | None:
 # --- what came of it -----------------------------------------------------------------------------------------------
 
 
-def _show_rehearsal(found: Rehearsal, kept: Kept, codec: Codec, json_wanted: bool) -> None:
+def _show_rehearsal(found: Rehearsal, kept: Kept, codec: Codec, cut: dict[str, Any] | None, json_wanted: bool) -> None:
     comparison = compare(kept.events, found.events, codec)
     if json_wanted:
         show_json(
@@ -262,6 +264,7 @@ def _show_rehearsal(found: Rehearsal, kept: Kept, codec: Codec, json_wanted: boo
                 "outcomes": dict(found.sources),
                 "history": [event_form(index, event, codec) for index, event in enumerate(found.events)],
                 "diff": diff_data(comparison, kept.events, found.events),
+                "cut": cut,
             }
         )
     else:

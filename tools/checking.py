@@ -62,8 +62,8 @@ def _inside(store: Backend, record: RunRecord) -> tuple[list[Problem], Summary |
         inbox = store.inbox(record.number)
     except StoreDamaged:
         return [], None
-    if kept.unreadable is not None:
-        where = Problem(f"run {record.number}", record.run_id, kept.unreadable.index, kept.unreadable.why)
+    if kept.unreadable is not None and kept.unreadable.how != "doubtful":  # a doubt is that of a whole file
+        where = Problem(f"run {record.number}", record.run_id, kept.unreadable.index, kept.unreadable.sentence)
         return [where], None
     return problems_of(kept.record, kept.events), summarise(kept.record, kept.events, inbox)
 

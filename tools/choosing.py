@@ -9,15 +9,24 @@ from typing import Any
 from dalsegno.core.store import Backend, RunRecord
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import load_app
+from dalsegno.tools.exported import cut_of
+from dalsegno.tools.failures import say
 from dalsegno.tools.options import now_us, statuses
 from dalsegno.tools.stores import all_runs, find_run, open_for_reading, store_url
 
 
 @contextmanager
 def reading(store: str | None) -> Iterator[Backend]:
-    """The store that is meant, opened to look at."""
+    """The store that is meant, opened to look at. Of a file that is not whole, it is told what is missing."""
     with open_for_reading(store_url(store)) as opened:
+        tell_cut(opened)
         yield opened
+
+
+def tell_cut(opened: Backend) -> None:
+    """Say what is missing of the file that is looked at, where something is."""
+    if (cut := cut_of(opened)) is not None:
+        say(f"{cut.file} {cut.what}; shown as far as it goes", mark="warning")
 
 
 def codec_of(app: str | None) -> Codec:

@@ -33,6 +33,7 @@ from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import load_app
 from dalsegno.tools.choosing import reading
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import say
 from dalsegno.tools.options import RunName, app_option, command_help, json_option, show_json, store_option
 from dalsegno.tools.stores import find_run, read_run
@@ -256,7 +257,8 @@ def resumed_by(interpreter: Interpreter, event: Event) -> FrameType | None:
         "replay debug order-42 --at 17 --app shop.orders",
         "pdb, with the rest of the history told as you go on: n passes over a yield, breakpoints hold, and "
         "breakpoint() in the code stops; without --at only that does. No step is run. "
-        'With --json: {"run_id", "at", "stops": [{"file", "line"}], "events": how many were told}, after the session.',
+        'With --json: {"run_id", "at", "stops": [{"file", "line"}], "events": how many were told, "cut"}, after the '
+        "session.",
     ),
 )
 @click.argument("run", type=RunName())
@@ -270,7 +272,9 @@ def debug_run(run: str, at: int | None, listen: str | None, app: str, store: str
     loaded = load_app(app)
     with reading(store) as opened:
         record = find_run(opened, run)
-        kept = read_run(opened, record)
+        kept, cut = read_run(opened, record), cut_data(opened)
+    if kept.unreadable is not None:
+        say(kept.unreadable.sentence, mark="warning")
     if at is not None and at >= len(kept.events):
         raise BadOption(f"--at {at}: the history has {len(kept.events)} events, numbered from 0")
     debugger = Debugger(sys.stderr if json_wanted else None) if listen is None else Remote(listen)
@@ -281,7 +285,7 @@ def debug_run(run: str, at: int | None, listen: str | None, app: str, store: str
         raise
     if json_wanted:
         stops = [{"file": file, "line": line} for file, line in debugger.stops]
-        show_json({"run_id": record.run_id, "at": at, "stops": stops, "events": interpreter.count})
+        show_json({"run_id": record.run_id, "at": at, "stops": stops, "events": interpreter.count, "cut": cut})
     elif not debugger.stops:
         event = f"event {at} ({words(type(kept.events[at]).__name__)})" if at is not None else "the history"
         say(f"no code of the workflow ran at {event}, so nothing stopped", mark="warning")

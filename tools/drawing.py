@@ -87,7 +87,8 @@ class Drawing:
             if row.index in self.children:
                 yield from self.children[row.index]._rows(depth + 1, started_us)
         if self.unreadable is not None:
-            index, what = str(self.unreadable.index), f"{INDENT * depth}cannot be read"
+            index = "" if self.unreadable.how == "doubtful" else str(self.unreadable.index)
+            what = f"{INDENT * depth}{self.unreadable.mark}"
             yield None, {"#": (index, _PLAIN), "what": (what, _ALARM)}
 
 

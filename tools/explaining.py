@@ -22,7 +22,7 @@ from dalsegno.tools.render import summary
 from dalsegno.tools.standing import Standing, Wait, standing
 from dalsegno.tools.stores import Kept
 from dalsegno.tools.text import clock, duration, iso
-from dalsegno.tools.timeline import words
+from dalsegno.tools.timeline import Unreadable, words
 
 ERROR_MAX = 300
 WAITS_MAX = 5
@@ -173,10 +173,16 @@ def _first_line(text: str) -> str:
     return f"{lines[0]} ({cause})" if cause else lines[0] if lines else ""
 
 
+def _half(found: Unreadable) -> str:
+    if found.how == "doubtful":
+        return f"{found.sentence}.".capitalize()
+    return f"Its history can be read up to event {found.index}, and what follows here is as of there: {found.why}."
+
+
 def _stands(case: Case, found: Standing) -> list[str]:
     said = []
     if case.kept.unreadable is not None:
-        said.append(f"Its history can be read up to event {case.kept.unreadable.index}: {case.kept.unreadable.why}.")
+        said.append(_half(case.kept.unreadable))
     if not case.record.status.open:
         return said
     if problem := case.problem or found.problem:

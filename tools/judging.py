@@ -14,6 +14,7 @@ from dalsegno.tools import reports
 from dalsegno.tools.app import load_app
 from dalsegno.tools.choosing import chosen_runs, codec_of, reading
 from dalsegno.tools.comparing import compare
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import NO, say
 from dalsegno.tools.moving import whole_file
 from dalsegno.tools.options import (
@@ -44,7 +45,7 @@ Writer = Callable[[list[Finding]], str]
         "some diverge; 2: none diverges, but some could not be told. With --json: "
         '{"counts": {"fits", "diverges", "unknown"}, "groups": [{…, "runs", "open", "run_ids"}], "runs": '
         '[{"run_id", "workflow", "open", "verdict", "events", "event", "recorded", "yielded", "differs", "cause", '
-        '"line_then", "line_now", "file", "source", "reason"}]}, where line_then was recorded with the event.',
+        '"line_then", "line_now", "file", "source", "reason"}], "cut"}, where line_then was recorded with the event.',
     ),
 )
 @click.argument("runs", nargs=-1, type=RunName())
@@ -88,12 +89,13 @@ def verify_runs(
             chosen = sampled(chosen, sample)
         found = verify_in_processes(opened, chosen, loaded, processes)
         findings = list(watched(found, "replaying", len(chosen)))
+        cut = cut_data(opened)
     for path, write in writers:
         if path is not None:
             with whole_file(path) as out:
                 out.write(write(findings).encode())
     if json_wanted:
-        show_json(reports.verify_data(findings))
+        show_json(reports.verify_data(findings) | {"cut": cut})
     else:
         show_long(*reports.verify_report(findings))
     click.get_current_context().exit(answer(findings))
@@ -108,7 +110,7 @@ def verify_runs(
         "that did the same are compared apart. Exit code 0: the same; 1: they differ. With --json: "
         '{"same", "events": {"a", "b"}, "divergences": [{"a", "b": indices or null, "id", "event", "moved", '
         '"differences": [{"field", "a", "b"}]}], "timings": null where the runs are not of one shape, else {"took_us": '
-        '{"a", "b"}, "spans": [{"id", "what", "name", "a_us", "b_us"}]}}.',
+        '{"a", "b"}, "spans": [{"id", "what", "name", "a_us", "b_us"}]}, "cut"}.',
     ),
 )
 @click.argument("a", type=RunName())
@@ -123,18 +125,18 @@ def diff_runs(a: str, b: str, other: str | None, app: str | None, store: str | N
     with reading(store) as opened:
         first = read_run(opened, find_run(opened, a))
         second = read_run(opened, find_run(opened, b)) if other is None else None
+        cut = cut_data(opened)
     if second is None:
         with reading(other) as opened:
             second = read_run(opened, find_run(opened, b))
+            cut = cut or cut_data(opened)
     for kept in (first, second):
         if kept.unreadable is not None:
-            say(
-                f"{kept.record.run_id} is compared up to event {kept.unreadable.index}: {kept.unreadable.why}",
-                mark="warning",
-            )
+            upto = f"{kept.record.run_id} is compared up to event {kept.unreadable.index}"
+            say(f"{upto}, and what the other has after that is listed: {kept.unreadable.why}", mark="warning")
     comparison = compare(first.events, second.events, codec)
     if json_wanted:
-        show_json(reports.diff_data(comparison, first.events, second.events))
+        show_json(reports.diff_data(comparison, first.events, second.events) | {"cut": cut})
     else:
         show_long(*reports.diff_report(comparison, first.events, second.events))
     click.get_current_context().exit(NO if comparison.divergences else 0)

@@ -107,7 +107,7 @@ def _of_member(member: Member, runs: list[Member]) -> tuple[Lane, list[Lane]]:
     run, commands = _commands(member.line, place)
     run.name = run.name or member.record.workflow
     if member.kept.unreadable is not None:
-        run.note = f"event {member.kept.unreadable.index} cannot be read, so the rest is not shown"
+        run.note = member.kept.unreadable.note
     for command in commands:
         for at in [event[1] for event in command.events]:
             command.note = member.left_out.get(at, "") or command.note

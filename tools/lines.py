@@ -22,6 +22,7 @@ from dalsegno.core.store import RunRecord
 from dalsegno.tools.app import App, load_app
 from dalsegno.tools.changed import Piece, changed_since
 from dalsegno.tools.choosing import filtered, reading
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import NO, say
 from dalsegno.tools.options import (
     WorkflowName,
@@ -145,12 +146,13 @@ def _untold_data(lines: Lines) -> list[dict[str, str]]:
 # --- the commands --------------------------------------------------------------------------------------------------
 
 
-def _looked(store: str | None, app: App, workflow: str | None, trace: bool) -> Lines:
+def _looked(store: str | None, app: App, workflow: str | None, trace: bool) -> tuple[Lines, dict[str, Any] | None]:
+    """What open runs do, and what the file lacks that they are in."""
     if workflow is not None:
         app.workflow(workflow)
     with reading(store) as opened:
         records: list[RunRecord] = list(filtered(opened, now_us(), status=["open"], workflow=workflow))
-        return look(opened, watched(records, "replaying"), app, trace=trace)
+        return look(opened, watched(records, "replaying"), app, trace=trace), cut_data(opened)
 
 
 def _of_workflow(app: App, workflow: str | None) -> App:
@@ -164,7 +166,7 @@ def _of_workflow(app: App, workflow: str | None) -> App:
         "replay where --app shop.orders --workflow fulfil",
         "Each run is replayed; no step is run. A number in brackets counts runs that wait in a generator further in. "
         'With --json: {"runs", "lines": [{"file", "line", "function", "source", "standing": [run ids], "within": '
-        '[run ids]}], "untold": [{"run_id", "why"}]}.',
+        '[run ids]}], "untold": [{"run_id", "why"}], "cut"}.',
     ),
 )
 @click.option("--workflow", type=WorkflowName(), help="Only runs of this workflow.")
@@ -174,7 +176,7 @@ def _of_workflow(app: App, workflow: str | None) -> App:
 def where_runs(workflow: str | None, app: str, store: str | None, json_wanted: bool) -> None:
     """Where open runs stand."""
     loaded = load_app(app)
-    lines = _looked(store, loaded, workflow, trace=False)
+    lines, cut = _looked(store, loaded, workflow, trace=False)
     functions = functions_of(_of_workflow(loaded, workflow), lines)
     if json_wanted:
         places = sorted({*lines.stood, *lines.held})
@@ -186,6 +188,7 @@ def where_runs(workflow: str | None, app: str, store: str | None, json_wanted: b
                 for place in places
             ],
             "untold": _untold_data(lines),
+            "cut": cut,
         })  # fmt: skip
         return
     show_long(*where_report(functions, lines))
@@ -200,7 +203,7 @@ def where_runs(workflow: str | None, app: str, store: str | None, json_wanted: b
         "With --since, lists instead the lines changed since that git revision that are in somebody's past; exit code "
         '1 if there are any. With --json: {"runs", "functions": [{"file", "function", "lines": [{"line", "passed": '
         'how many runs}]}], "changed": [{"file", "line", "removed", "source", "runs"}] or null, "untold": [{"run_id", '
-        '"why"}]}.',
+        '"why"}], "cut"}.',
     ),
 )
 @click.option("--workflow", type=WorkflowName(), help="Only runs of this workflow.")
@@ -212,11 +215,11 @@ def coverage_of_runs(workflow: str | None, since: str | None, app: str, store: s
     """What open runs have passed."""
     loaded = load_app(app)
     pieces = None if since is None else changed_since(since, files_of(loaded))
-    lines = _looked(store, loaded, workflow, trace=True)
+    lines, cut = _looked(store, loaded, workflow, trace=True)
     functions = functions_of(_of_workflow(loaded, workflow), lines)
     found = None if pieces is None else touched(pieces, lines)
     if json_wanted:
-        show_json(_coverage_data(functions, lines, found))
+        show_json(_coverage_data(functions, lines, found) | {"cut": cut})
     elif found is not None:
         show_long(*touched_report(found, since or ""))
     else:

@@ -15,6 +15,7 @@ import click
 from dalsegno.core.errors import BadOption
 from dalsegno.core.store import open_store
 from dalsegno.tools.choosing import codec_of, filtered, generations, reading
+from dalsegno.tools.exported import refuse_halves
 from dalsegno.tools.failures import say
 from dalsegno.tools.options import (
     RunName,
@@ -58,6 +59,7 @@ def export_runs(
     with reading(store) as opened:
         chosen = [one for run in runs for one in generations(opened, run)] or filtered(opened, now_us(), **filters)
         records = list({record.number: record for record in chosen}.values())
+        refuse_halves(opened, records)
         taken = (take(opened, record) for record in watched(records[::-1], "exporting"))
         if str(file) == "-":
             for line in export_lines(taken, codec, now_us()):

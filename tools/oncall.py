@@ -10,6 +10,7 @@ from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import load_app
 from dalsegno.tools.choosing import reading
 from dalsegno.tools.explaining import Case, why, why_data
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.options import RunName, app_option, command_help, json_option, now_us, show, show_json, store_option
 from dalsegno.tools.stores import find_run, read_run
@@ -26,7 +27,7 @@ from dalsegno.tools.text import clean
         '{"run": as in ls, "text", "waits": [{"id", "kind", "name", "line", "file", "source", "since", "until", '
         '"attempts", "attempts_max", "began", "error", "child"}], "after_line", "by_code", "problem", "last_error": '
         '{"event", "what", "name", "error", "at", "attempts", "cause", "line"} or null, "owner", '
-        '"lease_valid", "claim", "deaths", "advice": [{"what", "command"}]}.',
+        '"lease_valid", "claim", "deaths", "advice": [{"what", "command"}], "cut"}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -41,6 +42,7 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
         kept = read_run(opened, find_run(opened, run))
         inbox = opened.inbox(kept.record.number)
         leases = {lease.owner: lease for lease in opened.leases()}
+        cut = cut_data(opened)
     definition, problem = None, ""
     if loaded is not None and kept.unreadable is None:
         try:
@@ -61,7 +63,7 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
         )
     )
     if json_wanted:
-        show_json({"run": run_data(kept.record), **why_data(found, codec)})
+        show_json({"run": run_data(kept.record), **why_data(found, codec), "cut": cut})
         return
     show(Text(clean(" ".join(found.sentences))))
     for one in found.advice:

@@ -89,7 +89,7 @@ def look(store: Backend, records: Iterable[RunRecord], app: App, *, trace: bool)
 def _look_at(lines: Lines, store: Backend, record: RunRecord, app: App, files: frozenset[str]) -> None:
     definition, kept = app.workflow(record.workflow), read_run(store, record)
     if kept.unreadable is not None:
-        lines.untold.append(Untold(record.run_id, f"event {kept.unreadable.index}: {kept.unreadable.why}"))
+        lines.untold.append(Untold(record.run_id, kept.unreadable.sentence))
     file = file_of(definition)
     for event in kept.events:
         if line := getattr(event, "line", 0):

@@ -17,6 +17,7 @@ from dalsegno.tools.branching import fork_run
 from dalsegno.tools.checking import check_runs
 from dalsegno.tools.choosing import filtered, reading
 from dalsegno.tools.debugging import debug_run
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.judging import diff_runs, verify_runs
@@ -78,7 +79,7 @@ def main() -> None:
         "List runs, newest first.",
         "replay ls --status open --workflow fulfil --tag region=eu --since 7d",
         'With --json: {"runs": [{"id", "run_id", "generation", "workflow", "status", "active", "reason", "created_at", '
-        '"closed_at", "tags", "parent"}], "more": whether --limit cut the list}.',
+        '"closed_at", "tags", "parent"}], "more": whether --limit cut the list, "cut": what a file lacks, or null}.',
     ),
 )
 @filter_options
@@ -90,9 +91,10 @@ def list_runs(store: str | None, json_wanted: bool, limit: int, **filters: Any) 
     now = now_us()
     with reading(store) as opened:
         found = list(islice(filtered(opened, now, **filters), limit + 1))
+        cut = cut_data(opened)
     shown, more = found[:limit], len(found) > limit
     if json_wanted:
-        show_json({"runs": [run_data(record) for record in shown], "more": more})
+        show_json({"runs": [run_data(record) for record in shown], "more": more, "cut": cut})
         return
     show_long(runs_table(shown, now))
     if more:
@@ -125,7 +127,7 @@ main.add_command(top_of_store)
         "replay stats --store lmdb:./orders",
         'With --json: {"store": the store\'s own counts, "all" and "workflows": {name: {"runs", "statuses", "success", '
         '"took_us": {"least", "median", "p95", "most"}}}, "events", "events_per_run", "bytes_per_run", '
-        '"bytes_per_event", "started" and "ended": {"minute", "hour", "day"}}.',
+        '"bytes_per_event", "started" and "ended": {"minute", "hour", "day"}, "cut"}.',
     ),
 )
 @store_option
@@ -134,8 +136,9 @@ def show_stats(store: str | None, json_wanted: bool) -> None:
     """Figures of a store."""
     with reading(store) as opened:
         stats = measure(opened, watched(all_runs(opened), "counting"), now_us())
+        cut = cut_data(opened)
     if json_wanted:
-        show_json(reports.stats_data(stats))
+        show_json(reports.stats_data(stats) | {"cut": cut})
     else:
         show_long(*reports.stats_report(stats))
 
@@ -146,7 +149,7 @@ def show_stats(store: str | None, json_wanted: bool) -> None:
         "Read everything, verify every checksum and what has to hold between records; exit code 1 on problems.",
         "replay check --store lmdb:./orders",
         'With --json: {"runs": how many, "problems": [{"run", "event", "what", "key"}], "together": whether what '
-        "has to hold between runs could be told, no engine having written meanwhile}.",
+        'has to hold between runs could be told, no engine having written meanwhile, "cut"}.',
     ),
 )
 @store_option
@@ -159,11 +162,12 @@ def check_store(store: str | None, json_wanted: bool) -> None:
         records = list(all_runs(opened))
         checked = check_runs(opened, watched(records, "reading histories"))
         problems += checked.problems
+        cut = cut_data(opened)
     if not checked.together:
         say("an engine wrote meanwhile, so what has to hold between runs could not be told", mark="warning")
     if json_wanted:
         found = [{"run": p.run, "event": p.event, "what": p.what, "key": p.key} for p in problems]
-        show_json({"runs": len(records), "problems": found, "together": checked.together})
+        show_json({"runs": len(records), "problems": found, "together": checked.together, "cut": cut})
     elif problems:
         show_long(problems_table(problems))
         say(f"{len(problems)} problem{'s' * (len(problems) != 1)} in {len(records)} runs", mark="")

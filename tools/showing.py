@@ -19,6 +19,7 @@ from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import load_app
 from dalsegno.tools.choosing import reading
 from dalsegno.tools.drawing import Drawing
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import say
 from dalsegno.tools.family import Limits, Member, family
 from dalsegno.tools.forms import payload_form, run_data
@@ -55,7 +56,7 @@ LEVELS_IN_TERMINAL = 0
         '--json: {"run": as in ls, "state", "events": [{"index", "event", "what", "kind", "at", "since_us", '
         '"began_at", "ended_at", "id", "name", "line", "attempt", "took_us", "retried_at", "error", "summary", '
         '"payload": {"base64", "json"} with --payloads, "child": the same for a child that is shown, or "left_out": '
-        'why it is not}], "pending": like events, what waits without one, "unreadable"}.',
+        'why it is not}], "pending": like events, what waits without one, "unreadable", "cut"}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -90,6 +91,7 @@ def show_run(
     now = now_us()
     with reading(store) as opened:
         root = family(opened, find_run(opened, run), now, Limits(depth=levels), loaded)
+        cut = cut_data(opened)
     if around is not None and around >= len(root.kept.events):
         raise BadOption(f"--around {around}: the history has {len(root.kept.events)} events, numbered from 0")
     if page is not None:
@@ -98,7 +100,7 @@ def show_run(
     if around is not None:
         root.line = _near(root.line, around)
     if json_wanted:
-        show_json(family_data(root, codec, payloads))
+        show_json(family_data(root, codec, payloads, cut))
         return
     below = [line for member in root.all() for line in payload_lines(member.line.rows, codec)] if payloads else []
     show_long(run_head(root.record, len(root.kept.records), root.published, codec), drawing_of(root, codec), *below)
@@ -125,10 +127,9 @@ def _write(contents: Contents, root: Member, page: Path) -> None:
 
 def _tell_what_is_missing(root: Member, levels: int) -> None:
     for member in root.all():
-        whose = "" if member is root else f" of {member.record.run_id}"
+        whose = "" if member is root else f"{member.record.run_id}: "
         if member.kept.unreadable is not None:
-            index, why = member.kept.unreadable.index, member.kept.unreadable.why
-            say(f"event {index}{whose} cannot be read, so the rest is not shown: {why}", mark="warning")
+            say(f"{whose}{member.kept.unreadable.sentence}", mark="warning")
         if member.problem:
             say(f"the code cannot tell what {member.record.run_id} waits for: {member.problem}", mark="warning")
     if levels:
@@ -142,13 +143,13 @@ def drawing_of(member: Member, codec: Codec) -> Drawing:
     return Drawing(member.line, codec, member.kept.unreadable, below)
 
 
-def family_data(member: Member, codec: Codec, payloads: bool) -> dict[str, Any]:
-    """Everything `show --json` prints."""
+def family_data(member: Member, codec: Codec, payloads: bool, cut: dict[str, Any] | None) -> dict[str, Any]:
+    """Everything `show --json` prints; `cut` is what the file lacks that they are in."""
     events = []
     for row in member.line.rows:
         data = row_data(row, codec, payloads)
         if row.index in member.children:
-            data["child"] = family_data(member.children[row.index], codec, payloads)
+            data["child"] = family_data(member.children[row.index], codec, payloads, cut)
         elif row.index in member.left_out:
             data["left_out"] = member.left_out[row.index]
         events.append(data)
@@ -158,5 +159,6 @@ def family_data(member: Member, codec: Codec, payloads: bool) -> dict[str, Any]:
         "state": {key: payload_form(value, codec) for key, value in member.published.items()},
         "events": events,
         "pending": [row_data(row, codec, payloads) for row in member.line.pending],
-        "unreadable": {"index": unreadable.index, "why": unreadable.why} if unreadable else None,
+        "unreadable": attrs.asdict(unreadable) if unreadable else None,
+        "cut": cut,
     }

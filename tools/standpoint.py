@@ -19,7 +19,7 @@ from dalsegno.core.values.codec import Codec
 from dalsegno.tools.forms import payload_form, run_data
 from dalsegno.tools.render import NAME_MAX, row_data, row_payload, summary
 from dalsegno.tools.text import clean, clock, duration, iso
-from dalsegno.tools.timeline import Timeline
+from dalsegno.tools.timeline import Timeline, Unreadable
 from dalsegno.tools.walking import Level, Point, Stand, Walk
 
 AROUND: Final = 6  # lines of source above and below the current one
@@ -42,9 +42,12 @@ def source_lines(file: str, line: int, around: int = AROUND) -> list[tuple[int, 
 # --- for people ----------------------------------------------------------------------------------------------------
 
 
-def panels(record: RunRecord, walk: Walk, line: Timeline, point: Point, codec: Codec) -> list[RenderableType]:
-    """Where the run is, the source, the event and its command, variables, fibers and state."""
-    parts: list[RenderableType] = [_head(record, walk, point), _event(walk, line, point, codec)]
+def panels(
+    record: RunRecord, walk: Walk, line: Timeline, point: Point, codec: Codec, half: Unreadable | None = None
+) -> list[RenderableType]:
+    """Where the run is, the source, the event and its command, variables, fibers and state. `half`: where the history
+    is not whole."""
+    parts: list[RenderableType] = [_head(record, walk, point), _event(walk, line, point, codec, half)]
     if point.file and point.line:
         title = Text(f"{clean(point.file, 80)}:{point.line}  {clean(point.function, NAME_MAX)}")
         parts.append(Panel(_source(point), title=title, title_align="left"))
@@ -70,9 +73,11 @@ def _head(record: RunRecord, walk: Walk, point: Point) -> Text:
     )
 
 
-def _event(walk: Walk, line: Timeline, point: Point, codec: Codec) -> Text:
+def _event(walk: Walk, line: Timeline, point: Point, codec: Codec, half: Unreadable | None) -> Text:
     text = Text()
-    if point.event is None:
+    if point.event is None and half is not None:
+        text.append(f"end of what can be shown: {half.note}", style="bold red")
+    elif point.event is None:
         ended = ENDINGS.get(point.outcome, "the run waits here")
         text.append(f"end of the history: {ended}")
     else:

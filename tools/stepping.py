@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import click
@@ -23,6 +23,7 @@ from dalsegno.tools.choosing import reading
 from dalsegno.tools.completing import EventKind, StepName
 from dalsegno.tools.conditions import Condition
 from dalsegno.tools.drawing import Drawing
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.failures import say
 from dalsegno.tools.options import (
     RunName,
@@ -37,7 +38,7 @@ from dalsegno.tools.options import (
 from dalsegno.tools.seeking import to_condition, to_kind, to_line, to_name, to_text
 from dalsegno.tools.standpoint import panels, point_data
 from dalsegno.tools.stores import find_run, read_run
-from dalsegno.tools.timeline import Timeline, timeline
+from dalsegno.tools.timeline import Timeline, Unreadable, timeline
 from dalsegno.tools.walking import Walk, uncollected
 
 HELP: Final = """\
@@ -61,6 +62,8 @@ class Session:
     line: Timeline
     codec: Codec
     at: int = 0
+    half: Unreadable | None = None
+    cut: dict[str, Any] | None = None
 
     def seek(self, how: str, what: str) -> int:
         """The event that is looked for. Raises `BadOption` where there is none."""
@@ -89,7 +92,7 @@ class Session:
 
     def print(self) -> None:
         """Show where one is."""
-        show(*panels(self.record, self.walk, self.line, self.walk.at(self.at), self.codec))
+        show(*panels(self.record, self.walk, self.line, self.walk.at(self.at), self.codec, self.half))
 
     def evaluated(self, text: str) -> str:
         """What an expression is here."""
@@ -171,11 +174,11 @@ def session_of(run: str, app: str, store: str | None) -> Session:
     loaded = load_app(app)
     with reading(store) as opened:
         record = find_run(opened, run)
-        kept = read_run(opened, record)
+        kept, cut = read_run(opened, record), cut_data(opened)
     if kept.unreadable is not None:
-        say(f"event {kept.unreadable.index} cannot be read, and ends the walk: {kept.unreadable.why}", mark="warning")
+        say(kept.unreadable.sentence, mark="warning")
     walk = Walk(kept.events, loaded.workflow(record.workflow), loaded.codec)
-    return Session(record, walk, timeline(kept.events), loaded.codec)
+    return Session(record, walk, timeline(kept.events), loaded.codec, half=kept.unreadable, cut=cut)
 
 
 @click.command(
@@ -188,7 +191,7 @@ def session_of(run: str, app: str, store: str | None) -> Session:
         '"kind", "name", "command", "fiber", "file", "line"}, "file", "line", "function", "source": [{"line", '
         '"text"}], "now", "fibers": {"path", "function", "file", "line", "waits_for", "generators": [{"function", '
         '"file", "line", "locals": [{"name", "value", "change"}], "gone"}], "beneath", "left_out": how many beneath '
-        'are not listed}, "state", "outcome"}.',
+        'are not listed}, "state", "outcome", "cut"}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -213,8 +216,9 @@ def step_run(
             session.at = session.seek(how, what)
     try:
         if json_wanted:
+            point = session.walk.at(session.at)
             show_json(
-                point_data(session.record, session.walk, session.line, session.walk.at(session.at), session.codec)
+                point_data(session.record, session.walk, session.line, point, session.codec) | {"cut": session.cut}
             )
         else:
             interact(session, input)

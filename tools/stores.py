@@ -21,9 +21,9 @@ from dalsegno.core.errors import BadOption, RunNotFound
 from dalsegno.core.events import Event
 from dalsegno.core.store import Backend, RunRecord, Status, open_store
 from dalsegno.tools.archived import ArchivedRuns
+from dalsegno.tools.exported import ExportedFile, missing_of
 from dalsegno.tools.text import clean
 from dalsegno.tools.timeline import Unreadable, as_far_as_readable
-from dalsegno.tools.transfer import into_memory
 
 ENVIRONMENT = "DALSEGNO_STORE"
 FOLDER = ".dalsegno"
@@ -61,7 +61,7 @@ def open_for_reading(url: str) -> Backend:
     the one option that every kind of store takes, so that a slip of the pen never makes a new one."""
     scheme, _, location = url.partition(":")
     if scheme == "file":
-        return into_memory(location)
+        return ExportedFile.open(location)
     return ArchivedRuns.open(location) if scheme == "archive" else open_store(url, read_only=True)
 
 
@@ -77,9 +77,13 @@ class Kept:
 
 def read_run(store: Backend, record: RunRecord) -> Kept:
     """A run's whole history, a page at a time."""
-    records = raw_history(store, record)
+    return kept_of(record, raw_history(store, record), missing_of(store, record))
+
+
+def kept_of(record: RunRecord, records: list[bytes], missing: Unreadable | None) -> Kept:
+    """A run as it is kept, out of its stored events and what is known to be missing of them."""
     events, unreadable = as_far_as_readable(records)
-    return Kept(record, tuple(records), tuple(events), unreadable)
+    return Kept(record, tuple(records), tuple(events), unreadable or missing)
 
 
 def raw_history(store: Backend, record: RunRecord) -> list[bytes]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -177,12 +177,38 @@ class Timeline:
         return attrs.evolve(self, rows=tuple(row for row in self.rows if abs(row.index - index) <= rows))
 
 
+How = Literal["unreadable", "missing", "doubtful"]
+
+
 @attrs.frozen
 class Unreadable:
-    """The first record that could not be read, and why."""
+    """From where on a history is not shown, and why: `index` is that of the first event which cannot be read or is
+    missing. Where `how` is "doubtful", all is shown, and may not be what was recorded."""
 
     index: int
     why: str
+    how: How = "unreadable"
+
+    @property
+    def mark(self) -> str:
+        """A word or two, for where the rest would stand."""
+        return {"unreadable": "cannot be read", "missing": "is missing", "doubtful": "in doubt"}[self.how]
+
+    @property
+    def note(self) -> str:
+        """That the history is not whole, without the reason.
+
+        >>> Unreadable(17, "the file was cut short", "missing").note
+        'event 17 is missing, so the rest is not shown'
+        """
+        if self.how == "doubtful":
+            return "this may not be what was recorded"
+        return f"event {self.index} {self.mark}, so the rest is not shown"
+
+    @property
+    def sentence(self) -> str:
+        """All of it in a sentence."""
+        return f"{self.note}: {self.why}"
 
 
 def as_far_as_readable(records: Iterable[bytes]) -> tuple[list[Event], Unreadable | None]:

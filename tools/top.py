@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count as counting
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from dalsegno.tools.choosing import codec_of
+from dalsegno.tools.choosing import codec_of, tell_cut
+from dalsegno.tools.exported import cut_data
 from dalsegno.tools.options import (
     Age,
     app_option,
@@ -39,7 +40,7 @@ from dalsegno.tools.overview import frame_data, overview
 from dalsegno.tools.serving import stopping_on_signals
 from dalsegno.tools.stores import open_for_reading, store_url
 from dalsegno.tools.text import as_json, duration, without_password
-from dalsegno.tools.watching import Frame, Watch
+from dalsegno.tools.watching import Watch
 
 INTERVAL: Final = 2_000_000
 COUNTING: Final = 200_000  # between frames while runs are counted
@@ -59,8 +60,8 @@ LEAVE: Final = frozenset("qQ")
         'With --json: {"at", "store", "runs", "counted", "complete": whether all runs have been counted, "statuses": '
         '{status: runs}, "file_bytes", "rates": null or {"over_s", "started", "closed", "steps", "events"} a second, '
         '"workflows": {name: {status: runs}}, "waiting": [{"run_id", "workflow", "since", "for"}], "failing": '
-        '[{"workflow", "step", "retrying": runs, "attempts", "failed", "error", "run_id", "at"}]}; with --interval or '
-        "--count such an object on each line.",
+        '[{"workflow", "step", "retrying": runs, "attempts", "failed", "error", "run_id", "at"}], "cut"}; with '
+        "--interval or --count such an object on each line.",
     ),
 )
 @click.option("--once", is_flag=True, help="Print one frame and leave.")
@@ -80,27 +81,29 @@ def top_of_store(
     single = once or (interval is None and count is None and (json_wanted or not sys.stdout.isatty()))
     stop = threading.Event()
     with open_for_reading(url) as opened, stopping_on_signals(stop):
-        watch = Watch(opened, codec)
+        tell_cut(opened)
+        cut, watch = cut_data(opened), Watch(opened, codec)
         if not single and not json_wanted and sys.stdout.isatty():
             live(watch, name, interval or INTERVAL, count, stop)
             return
         for number in counting(1):
             with busy("counting runs"):
                 frame = watch.frame(now_us(), everything=True)
-            printed(frame, name, json_wanted, single)
+            if json_wanted:
+                print_data(frame_data(frame, name) | {"cut": cut}, single)
+            else:
+                show(overview(frame, name), *([] if single else [Text("")]))
+            sys.stdout.flush()
             if single or number == count or stop.wait((interval or INTERVAL) / 1e6):
                 return
 
 
-def printed(frame: Frame, url: str, json_wanted: bool, single: bool) -> None:
-    """Print a frame."""
-    if not json_wanted:
-        show(overview(frame, url), *([] if single else [Text("")]))
-    elif single:
-        show_json(frame_data(frame, url))
+def print_data(frame: dict[str, Any], single: bool) -> None:
+    """Print a frame for programs."""
+    if single:
+        show_json(frame)
     else:
-        click.echo(as_json(frame_data(frame, url), one_line=True))
-    sys.stdout.flush()
+        click.echo(as_json(frame, one_line=True))
 
 
 def live(watch: Watch, url: str, interval: int, count: int | None, stop: threading.Event) -> None:

@@ -1,4 +1,5 @@
-"""Exported runs into a store. What an exported file is, and reading and writing one, is in `dalsegno.core.transfer`.
+"""Exported runs into a store. What an exported file is, and reading and writing one, is in `dalsegno.core.transfer`;
+looking at one as at a store is in `exported`.
 
 An import verifies the whole file before it writes, and then writes with one call of the store.
 """
@@ -6,12 +7,9 @@ An import verifies the whole file before it writes, and then writes with one cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import RunConflict
 from dalsegno.core.events import Event, RunStarted
-from dalsegno.core.folders import read_anywhere
 from dalsegno.core.history import encode_event
 from dalsegno.core.store import Backend, Message, NewRun, Status, StoredMessage
 from dalsegno.core.transfer import BadHistoryFile, Exported, export_lines, read_file, read_lines, read_packed, take
@@ -21,7 +19,6 @@ __all__ = [
     "Exported",
     "export_lines",
     "import_runs",
-    "into_memory",
     "read_file",
     "read_lines",
     "read_packed",
@@ -73,14 +70,6 @@ def _last_message(events: Sequence[Event]) -> int:
     """The highest number of a message in a history; those still to come must not be taken for one of these."""
     carried = [signal.seq for event in events if isinstance(event, RunStarted) for signal in event.carried]
     return max([getattr(event, "seq", 0) for event in events] + carried, default=0)
-
-
-def into_memory(location: str) -> Backend:
-    """An exported file, at a path or a URL, as a store of its own, to be looked at."""
-    store = MemoryBackend.open()
-    remote = "://" in location
-    import_runs(store, read_packed(read_anywhere(location), location) if remote else read_file(Path(location)), 0)
-    return store
 
 
 def _new_run(one: Exported) -> NewRun:

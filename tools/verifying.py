@@ -5,7 +5,8 @@ it can be done on a laptop, with histories of production, before a deploy.
 
     fits        the code yields what was recorded, to the end of the history
     diverges    at some event it yields something else; the first such event is named. Runs would be blocked there
-    unknown     it cannot be told: no such workflow in the app, a payload of a class that is not here, a damaged record
+    unknown     it cannot be told: no such workflow in the app, a payload of a class that is not here, a damaged record,
+                half a history that fits as far as it goes
 
 Many histories diverge for one reason; `grouped` puts those together that meet the same difference at the same line.
 
@@ -35,9 +36,10 @@ from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.store import Backend, RunRecord
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.app import App, load_app
+from dalsegno.tools.exported import missing_of
 from dalsegno.tools.failures import NO, UNCLEAR
-from dalsegno.tools.stores import Kept, raw_history, read_run
-from dalsegno.tools.timeline import as_far_as_readable, words
+from dalsegno.tools.stores import Kept, kept_of, raw_history, read_run
+from dalsegno.tools.timeline import Unreadable, words
 
 
 class Verdict(Enum):
@@ -116,7 +118,7 @@ WAITING: Final = 3
 ALONE_S: Final = 1.0
 """What takes no longer than this is done by one process: starting more of them takes half of it."""
 
-Raw = tuple[RunRecord, list[bytes]]
+Raw = tuple[RunRecord, list[bytes], Unreadable | None]
 
 
 def verify_in_processes(
@@ -144,7 +146,7 @@ def verify_in_processes(
                 raw: list[Raw] = []
                 for record in records[at : at + CHUNK]:
                     try:
-                        raw.append((record, raw_history(store, record)))
+                        raw.append((record, raw_history(store, record), missing_of(store, record)))
                     except DalsegnoError as error:
                         pending.append(_finding(record, Verdict.UNKNOWN, reason=str(error)))
                 pending.append(pool.submit(_verify_chunk, raw))
@@ -173,11 +175,7 @@ def _begin(app: str) -> None:
 
 
 def _verify_chunk(chunk: list[Raw]) -> list[Finding]:
-    findings = []
-    for record, records in chunk:
-        events, unreadable = as_far_as_readable(records)
-        findings.append(verify_run(Kept(record, tuple(records), tuple(events), unreadable), _APP[0]))
-    return findings
+    return [verify_run(kept_of(record, records, missing), _APP[0]) for record, records, missing in chunk]
 
 
 def sampled(records: Sequence[RunRecord], count: int) -> list[RunRecord]:
@@ -195,15 +193,20 @@ def sampled(records: Sequence[RunRecord], count: int) -> list[RunRecord]:
 def verify_run(kept: Kept, app: App) -> Finding:
     """Replay one run."""
     record, count = kept.record, len(kept.events)
-    if kept.unreadable is not None:
-        reason = f"event {kept.unreadable.index}: {kept.unreadable.why}"
-        return _finding(record, Verdict.UNKNOWN, events=count, event=kept.unreadable.index, reason=reason)
+    unreadable = kept.unreadable
+    if unreadable is not None and not kept.events:
+        return _finding(record, Verdict.UNKNOWN, event=0, reason=unreadable.sentence)
     try:
         definition = app.workflow(record.workflow)
     except UnknownDefinition as error:
         keep = f'If it was renamed, @workflow(name="{record.workflow}") keeps the name that its runs know.'
         return _finding(record, Verdict.UNKNOWN, events=count, reason=f"{error}. {keep}", cause=keep)
-    return attrs.evolve(replay_events(record, kept.events, definition, app.codec), events=count)
+    finding = attrs.evolve(replay_events(record, kept.events, definition, app.codec), events=count)
+    if unreadable is None or finding.verdict is not Verdict.FITS:
+        return finding
+    upto = "" if unreadable.how == "doubtful" else f" up to event {unreadable.index}, which {unreadable.mark}"
+    reason = f"it fits{upto}, and nobody can tell about the rest: {unreadable.why}"
+    return _finding(record, Verdict.UNKNOWN, events=count, event=unreadable.index, reason=reason)
 
 
 def replay_events(

@@ -92,9 +92,7 @@ class Contents:
             "ended": None if record.status.open else member.line.stopped_us - self._start,
             "first": self._first[place],
             "events": len(member.kept.records),
-            "unreadable": None
-            if unreadable is None
-            else {"index": unreadable.index, "why": clean_lines(unreadable.why)},
+            "unreadable": "" if unreadable is None else clean_lines(unreadable.sentence),
             "parent": clean(f"{record.parent[0]}#{record.parent[1]}", NAME_MAX) if record.parent else "",
             "origin": clean(started.get("origin", ""), NAME_MAX),
             "tags": [[clean(key, NAME_MAX), clean(value, NAME_MAX)] for key, value in record.tags.items()],

@@ -14,10 +14,7 @@ function drawHead() {
   if (last?.error && !run.open) head.append(make("p", run.status === "failed" ? "reason" : "waiting", last.summary));
   if (run.open && run.status !== "blocked") head.append(make("p", "waiting", waitingLine()));
   if (run.problem) head.append(make("p", "reason", `The code cannot tell what the run waits for: ${run.problem}`));
-  if (run.unreadable) {
-    const { index, why } = run.unreadable;
-    head.append(make("p", "reason", `Event ${index} cannot be read, so the rest is not shown: ${why}`));
-  }
+  if (run.unreadable) head.append(make("p", "reason", run.unreadable[0].toUpperCase() + run.unreadable.slice(1)));
   const list = make("dl", "chips");
   for (const [key, value] of run.tags) fact(list, key, value);
   for (const [key, value] of run.state) fact(list, key, value);
