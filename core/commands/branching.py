@@ -15,7 +15,7 @@ class Spawn(Command["Task[T_co]"]):
     """Start a branch beside this one and answer at once with a `Task`, which can be yielded later for its value.
 
     A workflow that returns waits for the tasks it has not waited for; what such a task raised is reported in the run's
-    last event, for nobody is there to catch it.
+    last event, for nobody is there to catch it. It does not wait for a child with `on_parent_close="abandon"`.
 
     >>> from dalsegno import Flow, Sleep, step, workflow
     >>> from dalsegno.testing import Simulation

@@ -14,7 +14,7 @@ from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, Sl
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings, child_id
-from dalsegno.core.errors import RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged
+from dalsegno.core.errors import BadOption, RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged
 from dalsegno.core.events import (
     ChildNotStarted,
     ChildStarted,
@@ -31,6 +31,7 @@ from dalsegno.core.events import (
 )
 from dalsegno.core.interpreter import Waiting
 from dalsegno.core.store import Message
+from dalsegno.core.text import WORKFLOW_ID_MAX
 
 
 class Requests:
@@ -189,12 +190,20 @@ class Requests:
         act.urgent = True
         id = child_id(record.workflow_id, record.generation, waiting.id, command)
         place = (waiting.id, waiting.name, waiting.digest, waiting.line)
-        if id in run.refused:
+        error: Exception | None = None
+        if len(id) > WORKFLOW_ID_MAX:
+            error = BadOption(
+                f"child {waiting.id}, a {waiting.name}, would be called {id[:40]!r}… after its parent: that has "
+                f"{len(id)} characters, and an id has {WORKFLOW_ID_MAX} at most; give it one of its own, like "
+                f"{waiting.name}.options(id=…)(…)"
+            )
+        elif id in run.refused:
             error = RunConflict(
                 f"a child of {record.workflow_id!r} asked for the id {id!r}, which another run has; "
                 "give it an id of its own, or leave id= out",
                 workflow_id=id,
             )
+        if error is not None:
             run.happened(ChildNotStarted(self._now(), *place, self._around.codec.encode_error(error)))
             return
         new, _ = self._around.new_run(

@@ -76,6 +76,12 @@ class Waiting:
             self._line = self.owner.place()[1]
         return self._line
 
+    @property
+    def goes_on_alone(self) -> bool:
+        """Whether this is a child that was started, and that goes on when nobody waits for it any more."""
+        command: Any = self.command
+        return self.child_id is not None and command.options.on_parent_close == "abandon"
+
     def propose_winner(self, winner: int) -> None:
         """Make this the proposal of a race."""
         self.winner = winner

@@ -358,6 +358,7 @@ def _promise_kept(machine: Machine, event: Any) -> None:
 
 def _child_started(machine: Machine, event: ChildStarted) -> None:
     find(machine, event).child_id = event.workflow_id
+    machine.root.conclude()  # what it belongs to may have returned, and only have had it started
 
 
 def _child_ended(machine: Machine, event: Any) -> None:

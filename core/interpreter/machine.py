@@ -218,13 +218,11 @@ class Machine:
 
     def cancel_waiting(self, waiting: Waiting, reason: str) -> None:
         """Cancel a leaf: over at once, except for a child, which is told and has to end first."""
-        if waiting.kind == "child" and waiting.child_id is not None:
-            command: Any = waiting.command
-            if command.options.on_parent_close != "abandon":
-                if not waiting.withdrawn:
-                    waiting.withdrawn = True
-                    self.withdraw(waiting)
-                return
+        if waiting.child_id is not None and not waiting.goes_on_alone:
+            if not waiting.withdrawn:
+                waiting.withdrawn = True
+                self.withdraw(waiting)
+            return
         self.drop(waiting)
         waiting.owner.settle(False, Cancelled(reason))
 

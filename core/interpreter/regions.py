@@ -2,7 +2,8 @@
 
 A region is over when its branch has ended and all tasks spawned inside have. A branch that returned waits for them; one
 that failed or was cancelled has them cancelled first. So no task outlives what it belongs to, and what lies inside a
-finished scope can be passed over by a replay as a whole.
+finished scope can be passed over by a replay as a whole. The run itself does not wait for tasks that are nothing but
+children with `on_parent_close="abandon"`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class TaskNode:
     def was_cancelled(self) -> bool:
         """Whether it ended as it was told to."""
         return self.seat.stopped and isinstance(self.seat.value, Cancelled)
+
+    def outlives_run(self) -> bool:
+        """Whether it is a child run alone, which goes on when its parent has ended."""
+        return isinstance(self.seat.node, Waiting) and self.seat.node.goes_on_alone
 
     def place(self) -> tuple[str, int]:
         """Where it was spawned."""
@@ -134,6 +139,13 @@ class Root(Region):
             self.stop_tasks(reason)
         elif self.fiber is not None:
             self.fiber.cancel(reason)
+
+    def conclude(self) -> None:
+        """End, if everything has but for children that are to go on alone. As long as there is anything else, it may
+        still ask for what they come to."""
+        if self.over and self.open and all(task.outlives_run() for task in self.open.values()):
+            self.stop_tasks(ENDED)
+        super().conclude()
 
     def end(self) -> None:
         self.fiber = None

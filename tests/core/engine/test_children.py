@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal
 
 import pytest
 
 from dalsegno import (
     All,
+    BadOption,
     Cancelled,
+    Codec,
     ContinueAsNew,
     First,
     Flow,
+    Publish,
     Receive,
     Run,
     RunConflict,
     Sleep,
+    Spawn,
     Status,
     Terminated,
     TimedOut,
     step,
     workflow,
 )
+from dalsegno.core.commands import StartChild
+from dalsegno.core.events import CancelRequested, ChildCompleted, Event, RunPaused, RunResumed, SignalReceived
+from dalsegno.testing import assert_replays, assert_sound
 from dalsegno.testing.simulation import Simulation
 
 tidied: list[str] = []
@@ -244,3 +252,114 @@ def test_children_of_children_end_with_the_tree():
         with pytest.raises(Cancelled):
             run.result()
         assert [r.status for r in simulation.runs()] == [Status.CANCELLED] * 6
+
+
+def test_a_child_whose_id_would_be_too_long_is_named():
+    """The error in the parent says which child it is, how long its id would be, and what to write."""
+    said: list[str] = []
+
+    @workflow
+    def parent() -> Flow[str]:
+        try:
+            yield from child("a")
+        except BadOption as error:
+            said.append(str(error))
+        return (yield from child.options(id="short")("b"))
+
+    with Simulation([parent, child]) as simulation:
+        run = simulation.start(parent, id="p" * 999)
+        assert run.result() == "b: None"
+        assert [each.id for each in simulation.runs(workflow=child)] == ["short"]
+    assert re.match(
+        r"child 1, a child, would be called 'ppp.*1001 characters, and an id has 1000 at most.*child.options\(id=",
+        said[0],
+    )
+
+
+def abandoned(what: str) -> StartChild[str]:
+    """A child that outlives its parent."""
+    return child.options(on_parent_close="abandon")(what)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("rest", [0, 60])
+def test_a_parent_that_returns_does_not_wait_for_children_it_abandons(cold: bool, rest: float):
+    """It ends at once, though nobody awaited them, and they go on; a repeated replay agrees."""
+
+    @workflow
+    def parent() -> Flow[str]:
+        yield from Spawn(abandoned("a"))
+        yield from Spawn(abandoned("b"))
+        if rest:
+            yield from Sleep(rest)
+        return "gone"
+
+    with Simulation([parent, child], cold=cold) as simulation:
+        run = simulation.start(parent)
+        assert run.result() == "gone"
+        assert simulation.elapsed == rest
+        assert [each.status for each in simulation.runs(workflow=child)] == [Status.RUNNING] * 2
+        assert_sound(simulation.backend)
+        simulation.run()
+        assert [each.status for each in simulation.runs(workflow=child)] == [Status.COMPLETED] * 2
+        assert assert_replays(run.history(), [parent, child]) == 1
+
+
+def test_as_long_as_others_are_open_an_abandoned_child_may_be_asked_for():
+    """A parent that returned waits for its other tasks, and those may wait for the child."""
+
+    @workflow
+    def parent() -> Flow[str]:
+        left = yield from Spawn(abandoned("a"))
+
+        def later() -> Flow[None]:
+            yield from Sleep(60)
+            yield from Publish("child said", (yield from left))
+
+        yield from Spawn(later())
+        return "gone"
+
+    with Simulation([parent, child]) as simulation:
+        run = simulation.start(parent)
+        simulation.at(100, lambda: say_x(simulation))
+        assert run.result() == "gone"
+        assert (run.state, simulation.elapsed) == ({"child said": "a: x"}, 100)
+
+
+@pytest.mark.parametrize("policy", ["cancel", "terminate"])
+def test_a_parent_that_returns_waits_for_children_it_does_not_abandon(policy: Literal["cancel", "terminate"]):
+    """What nobody awaited is awaited at the end."""
+
+    @workflow
+    def parent() -> Flow[str]:
+        yield from Spawn(child.options(on_parent_close=policy)("a"))
+        return "gone"
+
+    with Simulation([parent, child]) as simulation:
+        assert simulation.start(parent).result() == "gone"
+        assert simulation.elapsed == 3600
+
+
+@workflow
+def leaves() -> Flow[str]:
+    """Return while an abandoned child is at work."""
+    yield from Spawn(abandoned("a"))
+    return "gone"
+
+
+@pytest.mark.parametrize("between", [[], ["child"], ["signal", "child"], ["pause", "resume", "child"], ["cancel"]])
+def test_histories_of_parents_that_waited_still_replay(between: list[str]):
+    """A parent once waited for a child it was to abandon; what came in meanwhile stands in its history."""
+    with Simulation([leaves, child]) as simulation:
+        run = simulation.start(leaves)
+        run.result()
+        started, child_started, completed = run.history()
+    meanwhile: dict[str, Event] = {
+        "child": ChildCompleted(5, 3, "1.1", Codec().encode("a: x")),
+        "signal": SignalReceived(5, 2, "word", Codec().encode("x")),
+        "pause": RunPaused(5, "lunch"),
+        "resume": RunResumed(5),
+        "cancel": CancelRequested(5, ""),
+    }
+    history = [started, child_started, *(meanwhile[each] for each in between), completed]
+    assert assert_replays(history, [leaves, child]) == 1
