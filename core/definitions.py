@@ -66,8 +66,8 @@ class StepDefinition(Definition, Generic[P, T]):
     def __attrs_post_init__(self) -> None:
         if self.is_async and self.step_options.transactional:
             raise BadOption(
-                f"@step {self.name} is `async def`, and transactional=True is for plain functions: they run on a thread, "
-                "with a connection that belongs to it until the commit"
+                f"@step {self.name} is `async def`, and transactional=True is for plain functions, which run on a "
+                "thread, with a connection that belongs to it until the commit"
             )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunStep[T]:

@@ -178,8 +178,8 @@ class StepOptions:
     `timeout` is per attempt, in seconds. `once`: at most once; after a crash in between, the workflow sees
     `StepOutcomeUnknown`. `idempotent`: may be repeated after a crash, so its result may wait for the next checkpoint.
     `long`: expected to take long, so a checkpoint is taken before it starts. `queue` is for other workers.
-    `transactional`: what the body writes through `step_context().connection` and the record of its outcome are committed
-    together, so that its effect is there exactly once. Needs a store on PostgreSQL; see `docs/postgresql.md`.
+    `transactional`: what the body writes through `step_context().connection` is committed together with the record of
+    its outcome, so that the effect is there exactly once. Needs a store on PostgreSQL; see `docs/postgresql.md`.
     """
 
     retry: Retry = attrs.field(factory=Retry)

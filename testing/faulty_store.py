@@ -37,6 +37,7 @@ from dalsegno.core.store import (
     Verdict,
     open_store,
 )
+from dalsegno.core.transactions import StepAttempt
 from dalsegno.testing.clock import VirtualClock
 from dalsegno.testing.faults import Call, Crash, FaultPlan, Faults, Mischief
 
@@ -56,6 +57,7 @@ class FaultyStore(Backend):
     survives_reopen: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     several: ClassVar[bool] = True  # as far as the store inside is
+    transactional: ClassVar[bool] = True  # as well; where it has none, a step that is not a fake fails
 
     def __init__(
         self,
@@ -212,6 +214,11 @@ class FaultyStore(Backend):
         again = [m for m in messages if m.dedup is not None and self.faults.fires("sends.twice")]
         if again:
             self.inner.send(again, at_us)
+
+    def transact(self, attempt: StepAttempt, body: Callable[[Any], bytes]) -> bytes:
+        if self.dead:
+            raise Crash("store.transact is called by a process that has died")
+        return self.inner.transact(attempt, body)  # without faults: what became of it, the store has to find out
 
     # --- reading ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,10 @@ from dalsegno.core.errors import StoreError
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 
+QUIET_S = 0.005
+"""So long nothing is heard after something was: what a thousand senders announce in a second is told together, for each
+time that it is told the store is read."""
+
 
 class Listener:
     """Calls `told` when something is announced on a channel, until it is stopped."""
@@ -74,3 +78,4 @@ class Listener:
                 heard = True
             if heard:
                 self._told()
+                self._stopped.wait(QUIET_S)

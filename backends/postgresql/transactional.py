@@ -273,21 +273,26 @@ def _begin(connection: StepConnection, options: Options, attempt: StepAttempt) -
     return None
 
 
+END = sql.SQL(
+    "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL ROLE NONE; SET LOCAL search_path = {schema}, pg_temp; "
+    "SELECT record_step({run}, {step}, {name}, {attempt}, {owner}, {epoch}, {crc}, {result}); COMMIT"
+)
+"""The end of a transaction, in one message: if one of these fails, the server passes the rest over."""
+
+
 def _record_and_commit(
     connection: StepConnection, options: Options, attempt: StepAttempt, holder: tuple[str, int], result: bytes
 ) -> None:
-    """The end of a transaction, in one round trip: if one of these fails, the server passes the rest over."""
     owner, epoch = holder
-    crc = outcome_crc(attempt.run, attempt.step, attempt.name, result)
-    texts = [wire.text(one).decode() for one in (attempt.step, attempt.name, owner)]
-    path = sql.SQL("SET LOCAL search_path = {}, pg_temp").format(sql.Identifier(options.schema))
-    with connection.pipeline():
-        for statement in ("SET CONSTRAINTS ALL IMMEDIATE", "SET LOCAL ROLE NONE"):
-            connection.execute(statement.encode(), prepare=False)
-        connection.execute(path, prepare=False)
-        connection.execute(
-            b"SELECT record_step(%s::bigint, %s::text, %s::text, %s::integer, %s::text, %s::integer, %s::integer, %b)",
-            [attempt.run, texts[0], texts[1], attempt.attempt, texts[2], epoch, crc, result],
-            prepare=False,
-        )
-        connection.execute(b"COMMIT", prepare=False)
+    statement = END.format(
+        schema=sql.Identifier(options.schema),
+        run=attempt.run,
+        step=wire.text(attempt.step).decode(),
+        name=wire.text(attempt.name).decode(),
+        attempt=attempt.attempt,
+        owner=wire.text(owner).decode(),
+        epoch=epoch,
+        crc=outcome_crc(attempt.run, attempt.step, attempt.name, result),
+        result=result,
+    )
+    connection.execute(statement, prepare=False)

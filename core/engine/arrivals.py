@@ -98,6 +98,8 @@ class Arrivals:
         waiting = interpreter.waiting.get(job.id)
         if waiting is None or waiting.kind != "step":
             return
+        if job.transaction is not None and job.transaction.strayed is not None:
+            raise job.transaction.strayed
         act.results += 1
         if job.error is None:
             assert job.result is not None

@@ -9,16 +9,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from dalsegno.core.engine.edge import Clock
-from dalsegno.core.errors import DataError, Permanent, RetryAfter, TimedOut, UseError
+from dalsegno.core.errors import DataError, HistoryMismatch, Permanent, RetryAfter, TimedOut, UseError
 from dalsegno.core.policies import StepOptions, seconds
+from dalsegno.core.transactions import HasTransactions, StepAttempt, Strayed, Undone
 from dalsegno.core.values.codec import Codec
 
+if TYPE_CHECKING:
+    import psycopg
+
 _current: ContextVar[tuple[Job, Clock]] = ContextVar("dalsegno_step")  # a context is made when it is asked for
+
+
+class Transaction:
+    """What a transactional job knows besides: the connection its body has, and how the attempt ended.
+
+    `fate` is taken by whoever decides first what becomes of the attempt: its thread, to commit, or the clockwork, for
+    its time-out. `passing`: it was undone for a reason that may pass. `strayed`: another step stands in its place.
+    """
+
+    __slots__ = ("connection", "fate", "passing", "strayed")
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.fate = threading.Lock()
+        self.passing = False
+        self.strayed: HistoryMismatch | None = None
 
 
 class Owner(Protocol):
@@ -48,6 +68,7 @@ class Job:
         "run",
         "thread",
         "took_us",
+        "transaction",
     )
 
     def __init__(
@@ -63,6 +84,7 @@ class Job:
         self.details: Any = None
         self.thread: threading.Thread | None = None
         self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)
+        self.transaction = Transaction() if options.transactional else None
 
     @property
     def waited_for(self) -> bool:
@@ -119,6 +141,19 @@ class StepContext:
         """What the last heartbeat of this attempt told."""
         return self._job.details
 
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The connection of a step with `transactional=True`, in an open transaction that is committed when the body
+        returns and undone when it raises. Raises `UseError` in other steps."""
+        transaction = self._job.transaction
+        if transaction is None or transaction.connection is None:
+            raise UseError(
+                f"step {self._job.name!r} has no connection: step_context().connection is for bodies of steps with "
+                "transactional=True"
+            )
+        connection: psycopg.Connection[Any] = transaction.connection
+        return connection
+
     def heartbeat(self, details: Any = None) -> None:
         """Say that the step is alive: its time-out starts anew. `details` can be read back while it runs."""
         self._job.details = details
@@ -145,19 +180,23 @@ def step_context() -> StepContext:
     return StepContext(*current)
 
 
-def run_body(job: Job, codec: Codec, clock: Clock, observed: Watches | None = None) -> None:
-    """Run a plain function body and put its outcome into the job. Whatever the body raises is its outcome, too."""
+def run_body(
+    job: Job, codec: Codec, clock: Clock, observed: Watches | None = None, store: HasTransactions | None = None
+) -> None:
+    """Run a plain function body and put its outcome into the job. Whatever the body raises is its outcome, too. `store`
+    is where the transactions of steps are."""
     leave = observed.begin(job) if observed is not None else None
     begun = clock.steady_us()
     job.beat_us = begun
     token = _current.set((job, clock))
     try:
-        args, kwargs = codec.decode_call(job.payload)
-        result = job.fn(*args, **kwargs)
-        if hasattr(result, "__await__"):  # ten times as quick as inspect.isawaitable
-            job.error = TypeError(f"step {job.name!r} returned {result!r}: define it with `async def` to await in it")
-            _dispose(result)
+        if job.transaction is not None:
+            job.result = _transact(job, job.transaction, codec, store or HasTransactions())
         else:
+            args, kwargs = codec.decode_call(job.payload)
+            result = job.fn(*args, **kwargs)
+            if hasattr(result, "__await__"):  # ten times as quick as inspect.isawaitable
+                raise _awaitable(job, result)
             job.result = codec.encode(result)
     except BaseException as error:  # a step may raise anything, SystemExit too; none of it may end the thread
         job.error = error
@@ -166,6 +205,49 @@ def run_body(job: Job, codec: Codec, clock: Clock, observed: Watches | None = No
     job.took_us = clock.steady_us() - begun
     if leave is not None:
         leave()
+
+
+def _transact(job: Job, transaction: Transaction, codec: Codec, store: HasTransactions) -> bytes:
+    """Have the store run a body in a transaction that records its outcome."""
+
+    def body(connection: Any) -> bytes:
+        transaction.connection = connection
+        try:
+            args, kwargs = codec.decode_call(job.payload)
+            result = job.fn(*args, **kwargs)
+            if hasattr(result, "__await__"):
+                raise _awaitable(job, result)
+            return codec.encode(result)
+        finally:
+            transaction.connection = None
+
+    def holder() -> tuple[str, int] | None:
+        decides = transaction.fate.acquire(blocking=False)
+        return (job.run.record.owner, job.run.epoch) if decides and job.waited_for else None
+
+    attempt = StepAttempt(
+        run=job.run.number,
+        step=job.id,
+        name=job.name,
+        attempt=job.attempt,
+        timeout=job.options.timeout,
+        holder=holder,
+    )
+    try:
+        return store.transact(attempt, body)
+    except Undone as undone:
+        transaction.passing = True
+        raise undone.error from None
+    except Strayed as strayed:
+        transaction.strayed = HistoryMismatch(
+            f"step {strayed.name!r} was committed as command {job.id} of run {job.run.run_id} before its process died, "
+            f"and the code now asks for step {job.name!r} there. Open the engine with the code that ran then",
+            workflow_id=job.run.workflow_id,
+            recorded=strayed.name,
+            yielded=job.name,
+            differs="name",
+        )
+        raise transaction.strayed from None
 
 
 async def run_async_body(job: Job, codec: Codec, clock: Clock, observed: Watches | None = None) -> None:
@@ -184,11 +266,14 @@ async def run_async_body(job: Job, codec: Codec, clock: Clock, observed: Watches
         leave()
 
 
-def _dispose(awaitable: Any) -> None:
-    """Close a coroutine nobody will await, so that it does not warn when it is collected."""
-    close = getattr(awaitable, "close", None)
+def _awaitable(job: Job, result: Any) -> TypeError:
+    """The error for a plain body that returns a coroutine. Nobody will await that: it is closed, so that it does not
+    warn when it is collected."""
+    error = TypeError(f"step {job.name!r} returned {result!r}: define it with `async def` to await in it")
+    close = getattr(result, "close", None)
     if close is not None:
         close()
+    return error
 
 
 @attrs.frozen(slots=True)
@@ -209,11 +294,16 @@ def judge(job: Job, error: BaseException, spread: Callable[[], float]) -> Judgem
         isinstance(error, DataError)
         or job.options.once
         or job.attempt >= retry.max_attempts
-        or not retry.retries(error)
+        or not (retry.retries(error) or (_passed(job) and not isinstance(error, retry.never_on)))
     ):
         return Judgement(None, told)
     delay = seconds(error.delay) if isinstance(error, RetryAfter) else retry.delay(job.attempt, spread())
     return Judgement(max(0, round(delay * 1_000_000)), told)
+
+
+def _passed(job: Job) -> bool:
+    """Whether what undid the transaction of an attempt may have passed when the next one comes."""
+    return job.transaction is not None and job.transaction.passing
 
 
 def too_slow(job: Job) -> TimedOut:

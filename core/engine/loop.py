@@ -146,7 +146,7 @@ class Loop:
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
             self.timeouts.watch(job)
-        run_body(job, self._codec, self._clock, self.observed)
+        run_body(job, self._codec, self._clock, self.observed, self.around.backend)
         self.pacing.took(job.name, job.took_us)
         run.inputs.append(job)
         if run.seize():

@@ -51,8 +51,8 @@ class Timeouts:
                     continue
                 if self._due_us(job) > now_us:
                     self._push(job)
-                else:
-                    late.append(job)
+                elif job.transaction is None or job.transaction.fate.acquire(blocking=False):
+                    late.append(job)  # the others are just being committed, and say themselves what became of them
         return late
 
     def _push(self, job: Job) -> None:

@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import timedelta
 from functools import lru_cache
@@ -95,6 +96,7 @@ class Worker(Works):
         self._starting_async = threading.Lock()
         self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
         self._alarm = threading.Event()
+        self._stop_listening: Callable[[], object] | None = None
         self._stopping = False
         self._ticking = threading.Thread(target=self._tick, name="dalsegno-clockwork", daemon=True)
 
@@ -104,6 +106,7 @@ class Worker(Works):
         """Claim what is unfinished and begin to work. Raises `StoreInUse`."""
         self.open()
         self._ticking.start()
+        self._stop_listening = self.around.backend.listen(self.wake)
 
     def run(self) -> None:
         """Start, and work until SIGTERM or SIGINT (Ctrl-C) comes; then stop in good order."""
@@ -140,6 +143,8 @@ class Worker(Works):
             finished = self._async.stop(allowed) and finished
         self._stopping = True
         self._alarm.set()
+        if self._stop_listening is not None:
+            self._stop_listening()
         if self._ticking.ident is not None:
             self._ticking.join(5)
         self._rest()

@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from datetime import timedelta
 from typing import TypedDict
 
-from dalsegno.core.definitions import Definition, WorkflowDefinition, by_name, listed
+from dalsegno.core.definitions import Definition, StepDefinition, WorkflowDefinition, by_name, listed
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import Clockwork
 from dalsegno.core.engine.committer import Committer
@@ -93,6 +93,9 @@ class Works:
         live_max, alone = whole("live_max", live_max), flag("alone", alone)
         self.owns_backend = isinstance(store, str)
         definitions = [*listed(workflows, "workflows"), *listed(steps, "steps")]
+        self._transactional = [
+            d.name for d in definitions if isinstance(d, StepDefinition) and d.step_options.transactional
+        ]
         self.around = _surroundings(store, definitions, codec, checkpoint, clock, entropy, observers)
         self.committer = Committer(self.around.backend, self.around.clock, lambda: self.loop.start_ready())
         self.committer.observed = self.around.observed
@@ -126,6 +129,7 @@ class Works:
     def open(self) -> None:
         """Become an engine of the store and take on what is unfinished. Raises `StoreInUse`."""
         try:
+            self._refuse_without_transactions()
             self.leases.begin()
             self._show()
             self.clockwork.recover()
@@ -133,6 +137,14 @@ class Works:
             if self.owns_backend:
                 self.around.backend.close()
             raise
+
+    def _refuse_without_transactions(self) -> None:
+        backend = self.around.backend
+        for name in [] if backend.transactional else self._transactional:
+            raise BadOption(
+                f"step {name!r} has transactional=True, and a {type(backend).__name__} has no transactions for steps: "
+                "that needs 'postgresql://…'"
+            )
 
     def _show(self) -> None:
         """Let observers see these works."""
