@@ -61,12 +61,14 @@ class Record(Protocol):
 
 @attrs.frozen
 class Violation:
-    """Something that does not hold: which rule, at which event (None: the history as a whole), what, in which run."""
+    """Something that does not hold: which rule, at which event (None: the history as a whole), what, in which run; and
+    at which line of a ledger, where one was compared and says so."""
 
     rule: str
     event: int | None
     what: str
     run: str = ""
+    line: int | None = None
 
     def __str__(self) -> str:
         where = f"event {self.event}" if self.event is not None else "the history"

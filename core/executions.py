@@ -46,14 +46,17 @@ class Execution:
     attempt: int
     at_us: int
     by: str = ""
+    line: int | None = None
+    """Where it stands in the ledger, where that is known."""
 
 
 def check_executions(
-    executions: Iterable[Execution], histories: Mapping[str, Sequence[Event]], *, slack_us: int = 0
+    executions: Iterable[Execution], histories: Mapping[str, Sequence[Event | None]], *, slack_us: int = 0
 ) -> list[Violation]:
     """Everything that does not hold between a ledger and the histories of all runs it is about, by their run ids.
 
-    The times of both have to be of one clock; `slack_us` is how far apart they may be.
+    The times of both have to be of one clock; `slack_us` is how far apart they may be. An event that is of no matter
+    may be None.
     """
     begun: dict[str, list[Execution]] = {}
     for execution in executions:
@@ -69,7 +72,7 @@ def check_executions(
             bodies = begun.get(f"{run_id}/{id}", ())
             if len(bodies) > 1:
                 what = f"command {id} may run once, and {len(bodies)} bodies began"
-                found.append(Violation("at most once", None, what, run_id))
+                found.append(Violation("at most once", None, what, run_id, bodies[-1].line))
     return found + [violation for key in begun for violation in _twice(key, begun[key])]
 
 
@@ -91,7 +94,8 @@ def _of_event(
         for body in bodies:
             if body.at_us > event.at_us + slack_us:
                 late = body.at_us - event.at_us
-                yield Violation("never after", index, f"{said}, and a body began {late:,} µs after it", run_id)
+                what = f"{said}, and a body (attempt {body.attempt}) began {late:,} µs after it"
+                yield Violation("never after", index, what, run_id, body.line)
 
 
 def _twice(key: str, bodies: Sequence[Execution]) -> Iterator[Violation]:
@@ -100,7 +104,7 @@ def _twice(key: str, bodies: Sequence[Execution]) -> Iterator[Violation]:
         place = (body.attempt, body.by)
         if body.by and place in seen:
             what = f"attempt {body.attempt} of {key} began twice in process {body.by}"
-            yield Violation("at most once", None, what, key.rpartition("/")[0])
+            yield Violation("at most once", None, what, key.rpartition("/")[0], body.line)
         seen.add(place)
 
 

@@ -7,7 +7,7 @@ nobody wrote while they were read, as a parent read before its child would be sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -35,14 +35,18 @@ def problems_of(record: RunRecord, events: Sequence[Event]) -> list[Problem]:
     return [_problem(record, found) for found in check_history(events, record)]
 
 
-def check_runs(store: Backend, records: Iterable[RunRecord]) -> Checked:
+Note = Callable[[RunRecord, Sequence[Event]], None]
+"""What is told of every history that could be read."""
+
+
+def check_runs(store: Backend, records: Iterable[RunRecord], note: Note | None = None) -> Checked:
     """Read these runs, which should be all, and say what does not hold in them and between them."""
     before = store.changes()
     problems: list[Problem] = []
     summaries: dict[str, Summary] = {}
     records_read: dict[str, RunRecord] = {}
     for record in records:
-        found, summary = _inside(store, record)
+        found, summary = _inside(store, record, note)
         problems += found
         if summary is not None:
             summaries[summary.run], records_read[summary.run] = summary, record
@@ -53,7 +57,7 @@ def check_runs(store: Backend, records: Iterable[RunRecord]) -> Checked:
     return Checked(problems, together)
 
 
-def _inside(store: Backend, record: RunRecord) -> tuple[list[Problem], Summary | None]:
+def _inside(store: Backend, record: RunRecord, note: Note | None) -> tuple[list[Problem], Summary | None]:
     """What is wrong inside one history; a damaged record has been reported by the store itself."""
     try:
         kept = read_run(store, record)
@@ -65,6 +69,8 @@ def _inside(store: Backend, record: RunRecord) -> tuple[list[Problem], Summary |
     if kept.unreadable is not None and kept.unreadable.how != "doubtful":  # a doubt is that of a whole file
         where = Problem(f"run {record.number}", record.run_id, kept.unreadable.index, kept.unreadable.sentence)
         return [where], None
+    if note is not None:
+        note(kept.record, kept.events)
     return problems_of(kept.record, kept.events), summarise(kept.record, kept.events, inbox)
 
 

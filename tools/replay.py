@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from dalsegno.tools import reports
+from dalsegno.tools.auditing import check_store
 from dalsegno.tools.branching import fork_run
-from dalsegno.tools.checking import check_runs
 from dalsegno.tools.choosing import filtered, reading
 from dalsegno.tools.debugging import debug_run
 from dalsegno.tools.exported import cut_data
-from dalsegno.tools.failures import NO, CalmGroup, say
+from dalsegno.tools.failures import CalmGroup, say
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.judging import diff_runs, verify_runs
 from dalsegno.tools.lines import coverage_of_runs, where_runs
@@ -28,7 +28,6 @@ from dalsegno.tools.moving import export_runs, import_file
 from dalsegno.tools.oncall import why_run
 from dalsegno.tools.options import (
     CONTEXT,
-    busy,
     command_help,
     filter_options,
     json_option,
@@ -39,7 +38,7 @@ from dalsegno.tools.options import (
     watched,
 )
 from dalsegno.tools.prune import prune_runs
-from dalsegno.tools.render import problems_table, runs_table
+from dalsegno.tools.render import runs_table
 from dalsegno.tools.showing import show_run
 from dalsegno.tools.stepping import step_run
 from dalsegno.tools.stores import all_runs
@@ -117,7 +116,7 @@ main.add_command(fork_run)
 main.add_command(prune_runs)
 main.add_command(top_of_store)
 
-# --- stats and check -----------------------------------------------------------------------------------------------
+# --- stats -----------------------------------------------------------------------------------------------
 
 
 @main.command(
@@ -143,39 +142,7 @@ def show_stats(store: str | None, json_wanted: bool) -> None:
         show_long(*reports.stats_report(stats))
 
 
-@main.command(
-    "check",
-    help=command_help(
-        "Read everything, verify every checksum and what has to hold between records; exit code 1 on problems.",
-        "replay check --store lmdb:./orders",
-        'With --json: {"runs": how many, "problems": [{"run", "event", "what", "key"}], "together": whether what '
-        'has to hold between runs could be told, no engine having written meanwhile, "cut"}.',
-    ),
-)
-@store_option
-@json_option
-def check_store(store: str | None, json_wanted: bool) -> None:
-    """Verify a store."""
-    with reading(store) as opened:
-        with busy("verifying checksums"):
-            problems = opened.check()
-        records = list(all_runs(opened))
-        checked = check_runs(opened, watched(records, "reading histories"))
-        problems += checked.problems
-        cut = cut_data(opened)
-    if not checked.together:
-        say("an engine wrote meanwhile, so what has to hold between runs could not be told", mark="warning")
-    if json_wanted:
-        found = [{"run": p.run, "event": p.event, "what": p.what, "key": p.key} for p in problems]
-        show_json({"runs": len(records), "problems": found, "together": checked.together, "cut": cut})
-    elif problems:
-        show_long(problems_table(problems))
-        say(f"{len(problems)} problem{'s' * (len(problems) != 1)} in {len(records)} runs", mark="")
-    else:
-        say(f"{len(records)} runs: every checksum is right and everything fits together", mark="")
-    click.get_current_context().exit(NO if problems else 0)
-
-
+main.add_command(check_store)
 main.add_command(lint)
 
 
