@@ -215,10 +215,15 @@ _NUMBERED: Final = (ev.SignalReceived, *_LATE)
 def _outcomes(events: Sequence[Event]) -> Found:
     family: dict[str, str] = {}
     outcome: dict[str, Event] = {}
+    bounded = _bounded(events)
     for index, event in enumerate(events):
         if type(event) not in _FAMILY:
             continue
         id, (kind, ends) = _id(event), _FAMILY[type(event)]
+        if kind == "timer" and id in bounded:  # the bound on all of a step: it ends the step if it fires
+            kind, ends = "step", type(event) is ev.TimerFired
+            if type(event) is ev.TimerCancelled:
+                continue
         if family.setdefault(id, kind) != kind:
             yield index, f"{_kind(event)} answers command {id}, which is a {family[id]}"
         elif id in outcome:
@@ -226,6 +231,11 @@ def _outcomes(events: Sequence[Event]) -> Found:
             yield index, f"{_kind(event)} answers command {id} {how}"
         if ends:
             outcome.setdefault(id, event)
+
+
+def _bounded(events: Sequence[Event]) -> frozenset[str]:
+    """The steps whose waiting and attempts are bounded as a whole."""
+    return frozenset(_id(event) for event in events if isinstance(event, ev.TimerSet) and event.kind == "step")
 
 
 def _begun(events: Sequence[Event]) -> Found:

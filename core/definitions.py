@@ -103,7 +103,9 @@ class WorkflowDefinition(Definition, Generic[P, T]):
         return StartChild(self.name, args, kwargs, self.workflow_options)
 
     def options(self, **changes: Any) -> WorkflowDefinition[P, T]:
-        """The same workflow with other options: `id=`, `on_parent_close=`, `timeout=`, `arguments=`.
+        """The same workflow with other options: `id=`, `on_parent_close=`, `timeout=`, `queue=` and so on.
+
+        Takes what `@workflow` takes, besides `name`: `engine.start(nap.options(queue="nights", priority=5), 8)`.
 
         Raises `BadOption` for values out of range, `TypeError` for unknown options.
 
@@ -158,6 +160,11 @@ def step(
     idempotent: bool = False,
     long: bool = False,
     queue: str = "",
+    key: str = "",
+    priority: int = 0,
+    delay: float | timedelta = 0,
+    start_timeout: float | timedelta | None = None,
+    total_timeout: float | timedelta | None = None,
     transactional: bool = False,
 ) -> StepDecorator: ...
 def step(fn: Any = None, /, *, name: str | None = None, retry: Retry | None = None, **options: Any) -> Any:
@@ -221,6 +228,11 @@ def workflow(
     arguments: Arguments = "strict",
     id: str | None = None,
     on_parent_close: OnParentClose = "cancel",
+    queue: str = "",
+    key: str = "",
+    priority: int = 0,
+    delay: float | timedelta = 0,
+    dedup: str | None = None,
 ) -> WorkflowDecorator: ...
 def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a generator function, or an `async def` that awaits only commands, a workflow.

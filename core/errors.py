@@ -200,6 +200,11 @@ class StepOutcomeUnknown(Outcome):
     happened, and it is not tried again. Facts: `step`, `attempt`."""
 
 
+class StepKilledWorkers(Outcome):
+    """A step was at work at the deaths of several workers that had taken it from a queue, and is not given to another.
+    Facts: `step`, `deaths`."""
+
+
 class ToleranceExceeded(Outcome):
     """More branches of a `Map` failed than its `Completion` tolerates. Raised at the `Map`, after the others were
     cancelled. Facts: `failed`, `outcomes`."""

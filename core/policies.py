@@ -16,7 +16,8 @@ from typing import Any, Literal, NoReturn, Protocol
 import attrs
 
 from dalsegno.core.errors import WAIT_MAX_S, BadOption, Permanent, RetryAfter, TimedOut
-from dalsegno.core.text import check_workflow_id, storable
+from dalsegno.core.queues import priority_of, queue_key, queue_name
+from dalsegno.core.text import check_workflow_id
 
 OnParentClose = Literal["cancel", "abandon", "terminate"]
 Arguments = Literal["strict", "warn", "ignore"]
@@ -87,6 +88,35 @@ def _one_of(*words: str) -> Callable[[Any, attrs.Attribute[Any], str], None]:
             _refuse(instance, attribute, value, f"one of {', '.join(map(repr, words))}")
 
     return check
+
+
+def _queue(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value != "":
+        queue_name(value)
+
+
+def _key(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None or attribute.name == "key":
+        queue_key(value, attribute.name)
+
+
+def _priority(instance: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    priority_of(value)
+
+
+def _delay(instance: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0 <= value <= WAIT_MAX_S:
+        _refuse(instance, attribute, value, f"takes seconds or a timedelta, from zero to {WAIT_MAX_S:,} seconds")
+
+
+def _need_queue(options: StepOptions | WorkflowOptions, *names: str) -> None:
+    """Refuse what has a meaning only in a queue, where none is named."""
+    if options.queue:
+        return
+    for name in names:
+        if getattr(options, name):
+            value, kind = getattr(options, name), "step" if isinstance(options, StepOptions) else "workflow"
+            raise BadOption(f"{name}={value!r} is about a queue: name the one the {kind} waits in, with queue=")
 
 
 def _errors(instance: Any, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
@@ -177,9 +207,14 @@ class StepOptions:
 
     `timeout` is per attempt, in seconds. `once`: at most once; after a crash in between, the workflow sees
     `StepOutcomeUnknown`. `idempotent`: may be repeated after a crash, so its result may wait for the next checkpoint.
-    `long`: expected to take long, so a checkpoint is taken before it starts. `queue` is for other workers.
+    `long`: expected to take long, so a checkpoint is taken before it starts.
     `transactional`: what the body writes through `step_context().connection` is committed together with the record of
     its outcome, so that the effect is there exactly once. Needs a store on PostgreSQL; see `docs/postgresql.md`.
+
+    With a `queue`, the step waits in the store until a worker that serves it takes it (`docs/queues.md`). There, higher
+    `priority` goes first, steps of different `key`s take turns, `delay` seconds pass before it stands in line, and when
+    none has begun it within `start_timeout` seconds, the step fails with `TimedOut`. `total_timeout` bounds everything
+    from the moment the workflow asked: waiting, all attempts, and the pauses between them; it needs no queue.
     """
 
     retry: Retry = attrs.field(factory=Retry)
@@ -187,13 +222,18 @@ class StepOptions:
     once: bool = attrs.field(default=False, validator=_flag)
     idempotent: bool = attrs.field(default=False, validator=_flag)
     long: bool = attrs.field(default=False, validator=_flag)
-    queue: str = ""
+    queue: str = attrs.field(default="", validator=_queue)
+    key: str = attrs.field(default="", validator=_key)
+    priority: int = attrs.field(default=0, validator=_priority)
+    delay: float = attrs.field(default=0.0, converter=seconds, validator=_delay)
+    start_timeout: float | None = attrs.field(default=None, converter=time_limit, validator=_positive)
+    total_timeout: float | None = attrs.field(default=None, converter=time_limit, validator=_positive)
     transactional: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.retry, Retry):
             raise BadOption(f"StepOptions(retry={self.retry!r}): takes a Retry, like retry=Retry(max_attempts=3)")
-        storable(self.queue, "a queue's name")
+        _need_queue(self, "key", "priority", "delay", "start_timeout")
         if self.once and self.idempotent:
             raise BadOption("once=True and idempotent=True exclude each other: may the body be repeated or not?")
         if self.transactional and (self.once or self.idempotent):
@@ -214,16 +254,26 @@ class WorkflowOptions:
     `timeout` bounds the whole run, in seconds; when it passes, the run fails with `TimedOut`. `arguments` says what a
     replay does when only the arguments of a command differ from the recorded ones. `id` and `on_parent_close` serve
     child workflows.
+
+    A run of a workflow with a `queue` is there as soon as it is started, and begins when the queue lets it in
+    (`docs/queues.md`): higher `priority` first, different `key`s in turns, after `delay` seconds. It has its place in
+    the queue until it ends. While an open run of the queue has the same `dedup`, starting another answers that one.
     """
 
     timeout: float | None = attrs.field(default=None, converter=time_limit, validator=_positive)
     arguments: Arguments = attrs.field(default="strict", validator=_one_of("strict", "warn", "ignore"))
     id: str | None = None
     on_parent_close: OnParentClose = attrs.field(default="cancel", validator=_one_of("cancel", "abandon", "terminate"))
+    queue: str = attrs.field(default="", validator=_queue)
+    key: str = attrs.field(default="", validator=_key)
+    priority: int = attrs.field(default=0, validator=_priority)
+    delay: float = attrs.field(default=0.0, converter=seconds, validator=_delay)
+    dedup: str | None = attrs.field(default=None, validator=_key)
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
             check_workflow_id(self.id)
+        _need_queue(self, "key", "priority", "delay", "dedup")
 
 
 @attrs.frozen(kw_only=True)

@@ -36,6 +36,7 @@ DEFAULT = "default"
 """The queue of steps that name none, where a worker without a step pool advances their runs."""
 
 PRIORITY_MAX = 2**31 - 1
+NAME_MAX = 200
 
 LOOK_THROUGH = 1000
 """So many tasks of steps that a worker does not know are passed over in one look for some that it knows."""
@@ -60,10 +61,20 @@ def queue_name(name: object) -> str:
     >>> queue_name("gpu")
     'gpu'
     """
-    if not isinstance(name, str) or not name or len(name) > 200 or any(ord(c) < 32 for c in name):
-        raise BadOption(f"{name!r} is no name for a queue: takes a text of 1 to 200 characters, none of them a control")
-    storable(name, "a queue's name")
-    return name
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or any(ord(c) < 32 for c in name):
+        raise BadOption(f"{name!r} names no queue: takes a text of 1 to {NAME_MAX} characters, none of them a control")
+    return storable(name, "a queue's name")
+
+
+def queue_key(value: object, what: str = "key") -> str:
+    """A key, or a deduplication id, checked. Raises `BadOption`.
+
+    >>> queue_key("customer-7")
+    'customer-7'
+    """
+    if not isinstance(value, str) or len(value) > NAME_MAX or "\0" in value:
+        raise BadOption(f"{what}={value!r}: takes a text of at most {NAME_MAX} characters, without NUL")
+    return storable(value, f"a queue's {what}")
 
 
 def priority_of(value: object) -> int:

@@ -64,7 +64,10 @@ IMPURE_CALLS = {
     "print",
 }
 IMPURE_ALLOWED = {
-    ("core/commands/recalling.py", "random"): "`Random()` hands the workflow a `random.Random` seeded by a recorded event",
+    (
+        "core/commands/recalling.py",
+        "random",
+    ): "`Random()` hands the workflow a `random.Random` seeded by a recorded event",
     ("core/values/carriers.py", "pathlib"): "paths are values too; they are written as text and never followed",
 }
 

@@ -11,9 +11,10 @@ import attrs
 from dalsegno.core.engine.bodies import Job, judge
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.outcomes import unpack_outcome
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
-from dalsegno.core.errors import EncodeError
+from dalsegno.core.errors import EncodeError, Permanent, TimedOut
 from dalsegno.core.events import (
     CallbackCompleted,
     CallbackFailed,
@@ -100,6 +101,30 @@ class Arrivals:
             return
         if job.transaction is not None and job.transaction.strayed is not None:
             raise job.transaction.strayed
+        self._outcome(run, act, job, waiting)
+
+    def _answered(self, run: LiveRun, act: Activation, message: StoredMessage) -> None:
+        """The outcome of a step that was out at a queue, from whichever worker has run it."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        waiting = interpreter.waiting.get(message.name)
+        if waiting is None or waiting.kind != "step" or waiting.retry_at_us is not None:
+            return
+        outcome = unpack_outcome(message.payload)
+        if outcome.attempt != waiting.attempt + 1:
+            return  # of an attempt that was given up
+        self._requests.end_task(run, act, waiting.id)
+        job = self._requests.job(run, waiting, outcome.attempt)
+        job.took_us = outcome.took_us
+        if message.failed:
+            error = self._around.codec.decode_error(outcome.payload)
+            job.error = Permanent(error) if outcome.final else error
+        else:
+            job.result = outcome.payload
+        act.urgent = True
+        self._outcome(run, act, job, waiting)
+
+    def _outcome(self, run: LiveRun, act: Activation, job: Job, waiting: Waiting) -> None:
         act.results += 1
         if job.error is None:
             assert job.result is not None
@@ -149,10 +174,29 @@ class Arrivals:
         if waiting is None:
             return
         if due.key.startswith("t:") and waiting.deadline_us == due.deadline_us:
+            if waiting.kind == "step":
+                self._requests.stop(run, act, waiting)
             self._fold(run, act, TimerFired(max(self._now(), due.deadline_us), waiting.id))
         elif due.key.startswith("r:") and waiting.retry_at_us == due.deadline_us and waiting.id not in run.running:
             waiting.retry_at_us = None  # this wait is over; the next failed attempt sets another
             self._requests.step(run, act, waiting)
+        elif due.key.startswith("s:") and waiting.id in run.tasks - run.begun:
+            self._not_begun(run, act, waiting)
+
+    def _not_begun(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        """A step has waited in its queue for as long as it may. If it has begun meanwhile, the store refuses this, and
+        it is thought over with that in mind."""
+        options = self._requests.job(run, waiting, waiting.attempt + 1).options
+        self._requests.end_task(run, act, waiting.id)
+        act.also.tasks_withdrawn.append(waiting.id)
+        limit = "" if options.start_timeout is None else f" of {options.start_timeout:g} s"
+        error = TimedOut(
+            f"step {waiting.name!r}: no worker began it within its start_timeout{limit}, in queue {options.queue!r}",
+            step=waiting.name,
+            timeout=options.start_timeout,
+        )
+        place = (waiting.id, waiting.name, waiting.digest, waiting.line, waiting.attempt + 1, 0)
+        self._fold(run, act, StepFailed(self._now(), *place, self._around.codec.encode_error(error)))
 
     # --- messages --------------------------------------------------------------------------------------------------
 
@@ -178,6 +222,8 @@ class Arrivals:
             return  # the workflow has ended in this very activation; only signals are still told of
         elif kind == "cancel" and not interpreter.cancel_requested:
             self._fold(run, act, CancelRequested(now_us, message.payload.decode(errors="replace")))
+        elif kind == "step":
+            self._answered(run, act, message)
         elif kind == "child":
             made = ChildFailed if message.failed else ChildCompleted
             self._fold(run, act, made(now_us, message.seq, message.name, message.payload))
@@ -199,6 +245,9 @@ class Arrivals:
         assert interpreter is not None
         begun = [job for job in act.bodies if job.options.once]
         held = [interpreter.waiting[job.id] for job in act.bodies if not job.options.once]
+        for task in () if act.more is None else tuple(act.more.tasks):
+            held.append(interpreter.waiting[task.step])
+            self._requests.end_task(run, act, task.step)
         act.bodies, run.held = begun, [*run.held, *held]
 
     def _resume(self, run: LiveRun, act: Activation) -> None:

@@ -62,6 +62,7 @@ class Job:
         "fn",
         "id",
         "name",
+        "notes",
         "options",
         "payload",
         "result",
@@ -82,6 +83,7 @@ class Job:
         self.beat_us = self.took_us = 0
         self.brief = False  # whether it is expected to be over soon; judged when it is handed over
         self.details: Any = None
+        self.notes: Notebook | None = None
         self.thread: threading.Thread | None = None
         self.cancel: Callable[[], object] | None = None  # set where the body can be interrupted (asyncio)
         self.transaction = Transaction() if options.transactional else None
@@ -90,6 +92,13 @@ class Job:
     def waited_for(self) -> bool:
         """Whether its run still wants the outcome of this very attempt."""
         return self.run.running.get(self.id) is self
+
+
+class Notebook(Protocol):
+    """Where heartbeats are kept, so that the next attempt can read them."""
+
+    def tell(self, job: Job, details: Any) -> None: ...
+    def last(self, job: Job) -> Any: ...
 
 
 class Watches(Protocol):
@@ -138,8 +147,11 @@ class StepContext:
 
     @property
     def details(self) -> Any:
-        """What the last heartbeat of this attempt told."""
-        return self._job.details
+        """What the last heartbeat told, in this attempt or in one before it; None if none has told anything."""
+        job = self._job
+        if job.details is None and job.notes is not None:
+            job.details = job.notes.last(job)
+        return job.details
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -155,7 +167,11 @@ class StepContext:
         return connection
 
     def heartbeat(self, details: Any = None) -> None:
-        """Say that the step is alive: its time-out starts anew. `details` can be read back while it runs."""
+        """Say that the step is alive: its time-out starts anew. `details` are kept for the next attempt (by another
+        worker, or after a crash), which reads them as `step_context().details`; how far it has come, say. Those of the
+        last second may be lost in a crash. Raises `EncodeError` for what cannot be stored."""
+        if details is not None and self._job.notes is not None:
+            self._job.notes.tell(self._job, details)
         self._job.details = details
         self._job.beat_us = self._clock.steady_us()
 

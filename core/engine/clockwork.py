@@ -60,14 +60,17 @@ class Clockwork:
         self.claims = Claims(around, loop, leases, self.suspects, room)
         self.sweeper: Sweeps | None = None
         self.watchdog: Watchdog | None = None
+        self.moves_runs = True  # false where only steps are to be run
         self._news_seen = 0
         self._changes: object = None
         self._lost = self._gone = False  # whether our lease was lost, or others have gone, and it is not yet seen to
 
     def recover(self) -> None:
         """Go on with what is unfinished and nobody else's."""
-        self.claims.take_over(opening=True)
-        self._loop.next_deadline_us = self._around.backend.next_deadline_us()
+        self._loop.tasks.declare()
+        if self.moves_runs:
+            self.claims.take_over(opening=True)
+            self._loop.next_deadline_us = self._around.backend.next_deadline_us()
 
     def tick(self) -> None:
         """Look at everything once. Cheap in a calm: one read of the store's change counter."""
@@ -80,10 +83,14 @@ class Clockwork:
         self._look_at_leases()
         if loop.troubled:
             upkeep.retry_troubled()
-        self._read_news()
-        if self.claims.waiting:
-            self.claims.take_waiting()
-        upkeep.fire_timers(self.claims.ours)
+        loop.tasks.tick()
+        if self.moves_runs:
+            self._read_news()
+            if self.claims.waiting:
+                self.claims.take_waiting()
+            upkeep.fire_timers(self.claims.ours)
+        if loop.notes.due():
+            loop.notes.keep()
         upkeep.expire_attempts()
         if self.suspects:
             self.suspects.try_next()
@@ -110,11 +117,11 @@ class Clockwork:
             self.claims.let_go_of_lost()
             self._lost = False
         self._gone |= bool(self.leases.look_when_due())
-        if self._gone:
+        if self._gone and self.moves_runs:
             self.claims.take_over()
             self._news_seen, self._changes = 0, None  # their messages and timers were left to them
             self._loop.next_deadline_us = self._around.backend.next_deadline_us()
-            self._gone = False
+        self._gone = False
         self._loop.start_ready()  # bodies that waited for our lease
 
     def _read_news(self) -> None:

@@ -136,6 +136,7 @@ class Closing:
                     parent=record.parent,
                     tags=record.tags,
                     carried=interpreter.carried(),
+                    queued=False,  # it inherits the place
                     generation=record.generation + 1,
                     origin=f"continued from {record.run_id}",
                 )

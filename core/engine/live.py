@@ -16,6 +16,7 @@ from dalsegno.core.engine.bodies import Job
 from dalsegno.core.events import Event, RunStarted
 from dalsegno.core.history import encode_event
 from dalsegno.core.interpreter import Continued, Interpreter, Waiting
+from dalsegno.core.queues import NewTask
 from dalsegno.core.store import Message, NewRun, RunRecord, Status, Transition
 
 STUBBORN: list[Interpreter] = []
@@ -46,6 +47,9 @@ class Also:
         "reason",
         "restored",
         "status",
+        "tasks",
+        "tasks_dropped",
+        "tasks_withdrawn",
         "timers_cleared",
         "timers_set",
     )
@@ -58,6 +62,9 @@ class Also:
         self.children: list[NewRun] = []
         self.published: dict[str, bytes] = {}
         self.checkpoints: list[str] = []
+        self.tasks: list[NewTask] = []
+        self.tasks_dropped: list[str] = []
+        self.tasks_withdrawn: list[str] = []
         self.status: Status | None = None
         self.reason: str | None = None
         self.closed_at_us: int | None = None
@@ -68,7 +75,14 @@ class Also:
     def empty(self) -> bool:
         """Whether there is nothing in it to record."""
         return not (
-            self.published or self.consumed or self.timers_set or self.timers_cleared or self.status or self.restored
+            self.published
+            or self.consumed
+            or self.timers_set
+            or self.timers_cleared
+            or self.tasks
+            or self.tasks_dropped
+            or self.status
+            or self.restored
         )
 
     @property
@@ -81,6 +95,8 @@ class Also:
             or self.messages
             or self.children
             or self.checkpoints
+            or self.tasks
+            or self.tasks_dropped
             or self.status
             or self.restored
         )
@@ -128,16 +144,20 @@ class Activation:
     def lets_start(self) -> bool:
         """Whether something waits for it to be recorded."""
         more = self.more
-        return bool(self.bodies) or (more is not None and bool(more.checkpoints or more.children or more.messages))
+        return bool(self.bodies) or (
+            more is not None and bool(more.checkpoints or more.children or more.messages or more.tasks)
+        )
 
     def transition(self, run: LiveRun) -> Transition:
         """The one value that says all of this to the store."""
         events, more = tuple(self.events), self.more
         if more is None:
-            return Transition(run.number, run.epoch, run.head, events, run.seen, bool(self.bodies or run.running))
+            return Transition(
+                run.number, run.epoch, run.head, events, run.seen, bool(self.bodies or run.running or run.own)
+            )
         # Whether something is to be done for the run after this, which a crash would leave undone: a body, or what
         # follows a checkpoint.
-        active = not more.last and bool(self.bodies or run.running or more.checkpoints)
+        active = not more.last and bool(self.bodies or run.running or more.checkpoints or run.own)
         timers_set, timers_cleared = more.timers_set, more.timers_cleared
         if timers_set and timers_cleared:  # set and cancelled in one go: the store need not know
             both = set(timers_set).intersection(timers_cleared)
@@ -160,6 +180,9 @@ class Activation:
             reason=more.reason,
             continued=more.continued,
             restored=more.restored,
+            tasks=tuple(more.tasks),
+            tasks_dropped=tuple(more.tasks_dropped),
+            tasks_withdrawn=tuple(more.tasks_withdrawn),
         )
 
 
@@ -170,6 +193,7 @@ class LiveRun:
         "_turn",
         "activation",
         "ahead",
+        "begun",
         "epoch",
         "first",
         "head",
@@ -179,6 +203,7 @@ class LiveRun:
         "interpreter",
         "laid_by",
         "number",
+        "own",
         "paused",
         "record",
         "refused",
@@ -186,6 +211,7 @@ class LiveRun:
         "seen",
         "stalled",
         "stored_active",
+        "tasks",
     )
 
     def __init__(self, number: int, record: RunRecord | None = None, first: RunStarted | None = None) -> None:
@@ -201,6 +227,9 @@ class LiveRun:
         self.running: dict[str, Job] = {}
         self.held: Sequence[Waiting] = ()
         self.refused = NO_IDS
+        self.tasks = NO_IDS  # steps that are out at a queue
+        self.own = NO_IDS  # those of them that were known to no one here but for this run
+        self.begun = NO_IDS  # and those that were found to have begun when they were to be withdrawn
         self.paused = False
         self.stored_active = False
         self.epoch = self.head = self.seen = 0
@@ -248,6 +277,7 @@ class LiveRun:
         self.first = None
         self.head = self.seen = 0
         self.held = ()
+        self.tasks = self.own = NO_IDS
 
 
 def is_loaded(run: LiveRun) -> bool:

@@ -36,10 +36,12 @@ from dalsegno.core.engine.crew import UNKNOWN_US, Hands
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.ends import Ends
 from dalsegno.core.engine.live import Activation, Also, LiveRun, is_loaded
+from dalsegno.core.engine.notes import Notes
 from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.tasks import Assignment, Tasks
 from dalsegno.core.engine.timeouts import Timeouts
 from dalsegno.core.engine.watchdog import Overrun, Watchdog
 from dalsegno.core.engine.whereabouts import named
@@ -68,12 +70,15 @@ class Loop:
         special: Callable[[Job], bool],
         watch: Callable[[int], None],
         hurry: Callable[[int], None],
+        wake: Callable[[], None],
     ) -> None:
         self.around, self.committer = around, committer
         self._codec, self._clock = around.codec, around.clock
         self.observed = around.observed
         self._durable, self.bodies, self._special, self._watch = durable, bodies, special, watch
-        self._hurry = hurry
+        self._hurry, self._wake = hurry, wake
+        self.notes = Notes(around)
+        self.tasks = Tasks(around, committer, self.notes, self.start_tasks, self._heard)
         self.requests = Requests(around)
         self.arrivals = Arrivals(around, self.requests)
         self.closing = Closing(around)
@@ -148,6 +153,10 @@ class Loop:
             self.timeouts.watch(job)
         run_body(job, self._codec, self._clock, self.observed, self.around.backend)
         self.pacing.took(job.name, job.took_us)
+        if type(run) is Assignment:
+            run.ended(job)
+            committer.lead()
+            return
         run.inputs.append(job)
         if run.seize():
             self.advance(run)
@@ -155,10 +164,25 @@ class Loop:
         if job.took_us > SHORT_US or (committer.eager and self.bodies().waiting <= (run.ahead is not None)):
             committer.lead()
 
+    def _heard(self, number: int) -> None:
+        """A run has been told the outcome of a task; if it is in memory, it is this engine's to move on."""
+        if number in self.live:
+            self.deliver(number, MAIL)
+        self._wake()  # there are hands for another task
+
     def finished(self, job: Job) -> None:
         """A body that ran elsewhere (event loop, executor) has an outcome."""
         self.pacing.took(job.name, job.took_us)
-        self.hand(job.run, job)
+        self.outcome(job)
+
+    def outcome(self, job: Job) -> None:
+        """Hand the outcome of an attempt to whom it belongs."""
+        if type(job.run) is Assignment:
+            job.run.ended(job)
+            self.bodies().nudge()
+            self.committer.lead()
+        else:
+            self.hand(job.run, job)
 
     # --- the activation --------------------------------------------------------------------------------------------
 
@@ -371,6 +395,8 @@ class Loop:
             run.record = attrs.evolve(run.record, restore=False)
         for deadline_us, _ in more.timers_set:
             self.expect_timer(deadline_us)
+        if more.tasks or more.tasks_dropped:
+            self._wake()
         if more.last:
             self._let_go(run)
         for record in applied.created:
@@ -402,6 +428,8 @@ class Loop:
             log.warning("run %s: %s; it is read again", run.number, refused.why.value, extra=named(run.record))
         if refused.why is Refusal.CHILD:
             run.refused |= {refused.detail}
+        elif refused.why is Refusal.TASK:
+            run.begun |= {refused.detail}
         self._take_back(run, act)
         run.inputs.extendleft(reversed([a for a in act.inputs if a is not MAIL]))
         run.forget()
@@ -417,7 +445,13 @@ class Loop:
         """Let bodies start: everything they stand on is durable, or may be repeated."""
         for job in jobs:
             run.running[job.id] = job
+            job.notes = self.notes
             self._ready.append(job)
+
+    def start_tasks(self, jobs: list[Job]) -> None:
+        """Let the bodies of tasks start."""
+        self._ready.extend(jobs)
+        self.start_ready()
 
     def start_ready(self) -> None:
         """Hand bodies to the step crew, those that one flush has freed together: it wakes as many threads as they are

@@ -63,6 +63,9 @@ class Loader:
             put_away(interpreter)
             raise
         run.interpreter, place.replaying = interpreter, False
+        if first is None and any(waiting.kind == "step" for waiting in interpreter.waiting.values()):
+            # Before the inbox is read: a task that is not there any more has answered, or was never put.
+            run.tasks = frozenset(task.step for task in self._around.backend.tasks_of(run.number))
         if record.status is Status.BLOCKED:
             act.also.status, act.also.reason, act.urgent = Status.RUNNING, "", True
             self._set_timers(act, interpreter)
@@ -141,6 +144,7 @@ class Loader:
             owner=self._around.owner,
             parent=place,
             timeout=command.options.timeout,
+            options=command.options,
             origin="started by a forked or imported run",
         )
         return new

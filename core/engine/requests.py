@@ -14,7 +14,7 @@ from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, Sl
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings, child_id
-from dalsegno.core.errors import BadOption, RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged
+from dalsegno.core.errors import BadOption, RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged, WorkflowError
 from dalsegno.core.events import (
     ChildNotStarted,
     ChildStarted,
@@ -30,6 +30,7 @@ from dalsegno.core.events import (
     TimerSet,
 )
 from dalsegno.core.interpreter import Waiting
+from dalsegno.core.queues import NewTask
 from dalsegno.core.store import Message
 from dalsegno.core.text import WORKFLOW_ID_MAX
 
@@ -39,6 +40,7 @@ class Requests:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._registered = frozenset(around.steps)
         self._ask = {
             "step": self.step,
             "child": self._child,
@@ -110,7 +112,17 @@ class Requests:
             return True
         command = waiting.command
         assert isinstance(command, RunStep)
-        if command.options.once:
+        if waiting.id in run.tasks:
+            self._know(run, waiting.id, command)
+            return True
+        options = command.options
+        if options.total_timeout is not None and waiting.deadline_us is None:
+            self._set_timer(run, act, waiting, self._now() + round(options.total_timeout * 1_000_000))
+        queue = options.queue or self._around.steps_queue
+        if queue:
+            self._enqueue(run, act, waiting, queue)
+            return True
+        if options.once:
             if waiting.started:
                 self._unknown(run, waiting)
                 return False
@@ -122,6 +134,74 @@ class Requests:
             return False
         act.bodies.append(self.job(run, waiting, waiting.attempt + 1))
         return True
+
+    def _enqueue(self, run: LiveRun, act: Activation, waiting: Waiting, queue: str) -> None:
+        """Have the next attempt of a step put on a queue, by the transition that records why."""
+        if not self._around.backend.has_queues:
+            raise WorkflowError(
+                f"step {waiting.name!r} is for the queue {queue!r}, and {type(self._around.backend).__name__} keeps no "
+                "queues: use a store that does (lmdb:, memory:, postgresql://), or leave out queue="
+            )
+        command = waiting.command
+        assert isinstance(command, RunStep)
+        options, now_us = command.options, self._now()
+        if options.transactional:
+            raise WorkflowError(
+                f"step {waiting.name!r} is transactional, so it runs where its run is, and this worker has no threads "
+                "for steps: give it some (step_threads=), or leave the workflow to a worker that has"
+            )
+        start_us = now_us + round(options.delay * 1e6) if options.delay and not waiting.attempt else 0
+        act.urgent = True
+        act.also.tasks.append(
+            NewTask(
+                queue=queue,
+                step=waiting.id,
+                name=waiting.name,
+                attempt=waiting.attempt + 1,
+                payload=waiting.payload,
+                key=options.key,
+                priority=options.priority,
+                timeout_us=None if options.timeout is None else round(options.timeout * 1e6),
+                once=options.once,
+                not_before_us=start_us,
+                at_us=now_us,
+            )
+        )
+        if options.start_timeout is not None:
+            act.also.timers_set.append(((start_us or now_us) + round(options.start_timeout * 1e6), f"s:{waiting.id}"))
+        run.tasks |= {waiting.id}
+        self._know(run, waiting.id, command)
+
+    def _know(self, run: LiveRun, id: str, command: RunStep[Any]) -> None:
+        """Learn the function of a step that is out at a queue. Where it was not registered, only this run can tell it:
+        the run counts as active, so that it is loaded, and tells it again, by whoever takes it over."""
+        if (
+            self._around.steps.setdefault(command.step, command.fn) is command.fn
+            and command.step not in self._registered
+        ):
+            run.own |= {id}
+
+    def stop(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
+        """Nobody waits for this step's attempt any more: stop what can be stopped."""
+        id = waiting.id
+        job = run.running.pop(id, None)
+        if job is not None and job.cancel is not None:
+            job.cancel()
+        act.bodies = [body for body in act.bodies if body.id != id]
+        if id in run.tasks:
+            self.end_task(run, act, id)
+            act.also.tasks_dropped.append(id)  # noted only for the moment, or in the store: there it is the same
+            act.urgent = True
+        if waiting.retry_at_us is not None:
+            act.also.timers_cleared.append((waiting.retry_at_us, f"r:{id}"))
+
+    @staticmethod
+    def end_task(run: LiveRun, act: Activation, id: str) -> None:
+        """A step is out at a queue no longer, not even by what this activation was about to put there."""
+        run.tasks -= {id}
+        run.own -= {id}
+        if act.more is not None and act.more.tasks:
+            act.more.tasks = [task for task in act.more.tasks if task.step != id]
 
     @staticmethod
     def job(run: LiveRun, waiting: Waiting, attempt: int) -> Job:
@@ -214,6 +294,7 @@ class Requests:
             parent=(record.workflow_id, record.generation, waiting.id),
             tags=record.tags,
             timeout=command.options.timeout,
+            options=command.options,
         )
         act.also.children.append(new)
         run.happened(ChildStarted(self._now(), *place, id, command.options.on_parent_close))
@@ -276,15 +357,10 @@ class Requests:
     def _withdraw(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
         """Nobody waits for this one any more: stop what can be stopped."""
         if waiting.kind == "step":
-            job = run.running.pop(waiting.id, None)
-            if job is not None and job.cancel is not None:
-                job.cancel()
-            act.bodies = [body for body in act.bodies if body.id != waiting.id]
-            if waiting.retry_at_us is not None:
-                act.also.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
+            self.stop(run, act, waiting)
         elif waiting.kind == "child":
             self._cancel_child(act, waiting)
-        elif waiting.deadline_us is not None:
+        if waiting.deadline_us is not None:
             act.urgent = True
             act.also.timers_cleared.append((waiting.deadline_us, f"t:{waiting.id}"))
             run.happened(TimerCancelled(self._now(), waiting.id))

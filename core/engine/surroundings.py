@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -14,7 +14,8 @@ from dalsegno.core.engine.observing import Observers
 from dalsegno.core.errors import UnknownDefinition
 from dalsegno.core.events import CarriedSignal, RunStarted
 from dalsegno.core.history import encode_event
-from dalsegno.core.policies import CheckpointPolicy
+from dalsegno.core.policies import CheckpointPolicy, WorkflowOptions
+from dalsegno.core.queues import Place
 from dalsegno.core.store import Backend, NewRun, OnConflict
 from dalsegno.core.values.codec import Codec
 
@@ -35,6 +36,8 @@ class Surroundings:
     owner: str
     workflows: Mapping[str, WorkflowDefinition[..., Any]]
     checkpoint: CheckpointPolicy
+    steps: dict[str, Callable[..., Any]] = attrs.field(factory=dict)  # the functions of steps, as far as they are known
+    steps_queue: str = ""  # where the steps go that name no queue, if no body runs here
     observed: Observers | None = None
 
     def workflow(self, name: str) -> WorkflowDefinition[..., Any]:
@@ -67,12 +70,17 @@ class Surroundings:
         origin: str = "",
         on_conflict: OnConflict = "attach",
         timeout: float | None = None,
+        options: WorkflowOptions | None = None,
+        queued: bool = True,
     ) -> tuple[NewRun, RunStarted]:
-        """A run to be created, and its first event. A workflow that is not defined here is given by its name."""
+        """A run to be created, and its first event. A workflow that is not defined here is given by its name. With
+        `queued`, it has a place in the queue that its options name, if they do."""
         now_us = self.clock.now_us()
-        name, limit = (
-            (workflow, None) if isinstance(workflow, str) else (workflow.name, workflow.workflow_options.timeout)
-        )
+        if options is None and not isinstance(workflow, str):
+            options = workflow.workflow_options
+        name = workflow if isinstance(workflow, str) else workflow.name
+        limit = None if isinstance(workflow, str) else workflow.workflow_options.timeout
+        place = place_of(options, now_us) if queued and options is not None else None
         limit = timeout if timeout is not None else limit
         deadline_us = None if limit is None else now_us + round(limit * 1_000_000)
         started = RunStarted(
@@ -96,11 +104,25 @@ class Surroundings:
             digest=self.codec.digest(name.encode() + b"\0" + arguments),
             tags=started.tags,
             parent=parent,
-            owner=owner,
+            owner="" if place is not None else owner,
+            place=place,
             timers=() if deadline_us is None else ((deadline_us, RUN_DEADLINE),),
             on_conflict=on_conflict,
         )
         return new, started
+
+
+def place_of(options: WorkflowOptions, now_us: int) -> Place | None:
+    """The place in a queue of a run that begins with these options; None for a run that begins at once."""
+    if not options.queue:
+        return None
+    return Place(
+        queue=options.queue,
+        key=options.key,
+        priority=options.priority,
+        not_before_us=now_us + round(options.delay * 1e6) if options.delay else 0,
+        dedup=options.dedup,
+    )
 
 
 def child_id(parent_id: str, generation: int, command_id: str, command: StartChild[Any]) -> str:

@@ -70,7 +70,7 @@ class Upkeep:
             job.cancel()
         elif job.thread is not None:
             self._loop.bodies().replace(job.thread)
-        self._loop.hand(job.run, late)
+        self._loop.outcome(late)
 
     def flush_old(self, *, everything: bool = False) -> None:
         """Record results that have waited as long as their policy lets them."""

@@ -27,7 +27,7 @@ from dalsegno.core.engine.executors import ExecutorBodies
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import CommonOptions, Works
-from dalsegno.core.errors import StoreError
+from dalsegno.core.errors import BadOption, StoreError
 from dalsegno.core.options import duration, having, whole
 from dalsegno.core.store import Backend
 
@@ -79,13 +79,23 @@ class Worker(Works):
         watchdog: float | timedelta | None = WATCHDOG_S,
         **options: Unpack[CommonOptions],
     ) -> None:
-        whole("durable", durable, least=1)
-        whole("step_threads", step_threads, least=1)
+        whole("durable", durable, least=0)
+        whole("step_threads", step_threads, least=0)
         if executor is not None:
             having("executor", executor, ("submit",), "a concurrent.futures.Executor")
         limit_s = None if watchdog is None else duration("watchdog", watchdog, least=WATCHDOG_LEAST_S)
         self._grace, self._capacity = duration("grace", grace), max(CAPACITY_LEAST, 2 * step_threads)
+        if not durable + step_threads:
+            raise BadOption(f"durable={durable}, step_threads={step_threads}: one of the two crews needs a thread")
+        self._hands = step_threads
+        self.runs_steps = step_threads > 0
         super().__init__(store, **options)
+        if not ((durable and step_threads) or self.around.backend.shared):
+            if self.owns_backend:
+                self.around.backend.close()
+            one = "durable=0" if not durable else "step_threads=0"
+            raise BadOption(f"{one} leaves work to other workers, and no other process can open this store")
+        self.clockwork.moves_runs = durable > 0
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
@@ -172,8 +182,9 @@ class Worker(Works):
         away = [run.number for run in idle if run.number not in self.loop.live]
         try:
             self.around.backend.release(away, self.around.owner)
+            self.loop.tasks.stop()
         except StoreError as error:
-            log.warning("closing: waiting runs are given back later: %s", error)
+            log.warning("closing: waiting runs and tasks are given back later: %s", error)
 
     def _leave_to_others(self) -> None:
         """The thread that leads a flush is about to wait for it: what it has left lying is for others. They are woken
@@ -204,7 +215,12 @@ class Worker(Works):
     # --- the clockwork's thread ------------------------------------------------------------------------------------
 
     def room(self) -> int:
+        if not self.clockwork.moves_runs:
+            return 0
         return max(0, self._capacity - len(self._durable) - len(self._steps))
+
+    def task_room(self) -> int:
+        return self._hands - len(self.loop.tasks.held)
 
     @property
     def has_much_room(self) -> bool:

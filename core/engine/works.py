@@ -23,10 +23,12 @@ from dalsegno.core.engine.loop import Loop
 from dalsegno.core.engine.observing import Observer, Observers
 from dalsegno.core.engine.sampling import vitals_of
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.engine.tasks import limits_given, names_given
 from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.errors import BadOption
 from dalsegno.core.options import duration, flag, given_or_default, whole
 from dalsegno.core.policies import CheckpointPolicy
+from dalsegno.core.queues import DEFAULT, Queue
 from dalsegno.core.store import Backend, opened
 from dalsegno.core.values.codec import Codec
 
@@ -36,6 +38,9 @@ LIVE_MAX = 10_000
 
 LEAST_US = 500_000
 """The shortest lease: a third of it is as long as a slow flush takes."""
+
+TASKS = 16
+"""How many tasks these works have at a time."""
 
 ROOM = 64
 """How many runs that nobody has begun these works take at a time."""
@@ -52,6 +57,8 @@ class CommonOptions(TypedDict, total=False):
     live_max: int
     lease: float | timedelta
     alone: bool
+    queues: Iterable[Queue]
+    serve: Iterable[str] | None
     clock: Clock | None
     entropy: Entropy | None
     observers: Iterable[Observer]
@@ -72,6 +79,8 @@ class Works:
 
     durable: Hands[LiveRun]
     steps: Hands[Job]
+    runs_steps = True
+    """Whether the bodies of its runs' steps run here; otherwise those that name no queue go to the default one."""
 
     def __init__(
         self,
@@ -85,18 +94,21 @@ class Works:
         live_max: int = LIVE_MAX,
         lease: float | timedelta = LENGTH_S,
         alone: bool = False,
+        queues: Iterable[Queue] = (),
+        serve: Iterable[str] | None = None,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         away_s, length_us = duration("put_away_after", put_away_after), _lease_us(lease)
         live_max, alone = whole("live_max", live_max), flag("alone", alone)
+        limits, serves = limits_given(queues), names_given(serve)
         self.owns_backend = isinstance(store, str)
         definitions = [*listed(workflows, "workflows"), *listed(steps, "steps")]
         self._transactional = [
             d.name for d in definitions if isinstance(d, StepDefinition) and d.step_options.transactional
         ]
-        self.around = _surroundings(store, definitions, codec, checkpoint, clock, entropy, observers)
+        self.around = _surroundings(store, definitions, self.runs_steps, codec, checkpoint, clock, entropy, observers)
         self.committer = Committer(self.around.backend, self.around.clock, lambda: self.loop.start_ready())
         self.committer.observed = self.around.observed
         self._watchers: dict[int, list[Callable[[], object]]] = {}
@@ -109,7 +121,10 @@ class Works:
             self.goes_elsewhere,
             self._closed,
             self.hurry,
+            self.wake,
         )
+        tasks = self.loop.tasks
+        tasks.declared, tasks.serves, tasks.room, tasks.run_room = limits, serves, self.task_room, self.room
         self.upkeep = Upkeep(self.around, self.loop)
         self.leases = Leases(self.around, length_us, alone)
         self.loop.leased = self.leases.valid
@@ -160,6 +175,10 @@ class Works:
     def room(self) -> int:
         """For how many more runs, not begun by anybody yet, there is room."""
         return ROOM
+
+    def task_room(self) -> int:
+        """For how many more tasks there are hands."""
+        return max(0, TASKS - len(self.loop.tasks.held))
 
     @property
     def has_much_room(self) -> bool:
@@ -212,6 +231,7 @@ def _lease_us(lease: float | timedelta) -> int:
 def _surroundings(
     store: str | Backend,
     definitions: Iterable[Definition],
+    runs_steps: bool,
     codec: Codec | None,
     checkpoint: CheckpointPolicy | None,
     clock: Clock | None,
@@ -232,5 +252,7 @@ def _surroundings(
         owner=f"{os.uname().nodename}:{os.getpid()}:{entropy(4).hex()}",
         workflows={n: d for n, d in named.items() if isinstance(d, WorkflowDefinition)},
         checkpoint=checkpoint,
+        steps={n: d.fn for n, d in named.items() if isinstance(d, StepDefinition)},
+        steps_queue="" if runs_steps else DEFAULT,
         observed=observed,
     )

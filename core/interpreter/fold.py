@@ -208,6 +208,8 @@ def end_wait(machine: Machine, waiting: Waiting) -> Waiting:
     del machine.waiting[waiting.id]
     if waiting.kind == "receive":
         del machine.receivers[waiting.name][waiting.id]
+    elif waiting.deadline_us is not None and waiting.kind == "step":
+        machine.give_back(waiting)
     return waiting
 
 
@@ -322,8 +324,9 @@ def _timer_fired(machine: Machine, event: TimerFired) -> None:
     waiting = find(machine, event)
     if waiting.deadline_us is None:
         raise mismatch(machine, event, "no timer was set for it", describe_waiting(waiting), waiting)
+    waiting.deadline_us = None
     end_wait(machine, waiting)
-    if waiting.kind == "receive":
+    if waiting.kind in ("receive", "step"):
         waiting.owner.settle(False, machine.timed_out(waiting))
     else:
         waiting.owner.settle(True, None)

@@ -259,8 +259,13 @@ class Machine:
 
     @staticmethod
     def timed_out(waiting: Waiting) -> TimedOut:
-        """What a `Receive` raises when its deadline has passed."""
+        """What a `Receive`, or a step with a bound on all of it, raises when its deadline has passed."""
         command: Any = waiting.command
+        if waiting.kind == "step":
+            limit = command.options.total_timeout
+            of = "" if limit is None else f" of {limit:g} s"  # None: other code than that which set the timer
+            message = f"step {waiting.name!r} did not end within its total_timeout{of}"
+            return TimedOut(message, step=waiting.name, timeout=limit)
         message = f"no signal {waiting.name!r} came within {command.timeout:g} s"
         return TimedOut(message, signal=waiting.name, timeout=command.timeout)
 

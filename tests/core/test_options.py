@@ -84,10 +84,14 @@ WORKING: list[tuple[str, object, str]] = [
 ]
 THREADED: list[tuple[str, object, str]] = [
     *WORKING,
-    ("durable", 0, "takes a whole number, 1 or more"),
-    ("durable", "2", "takes a whole number, 1 or more"),
-    ("step_threads", 2.5, "takes a whole number, 1 or more"),
-    ("step_threads", True, "takes a whole number, 1 or more"),
+    ("durable", -1, "takes a whole number, 0 or more"),
+    ("durable", "2", "takes a whole number, 0 or more"),
+    ("step_threads", 2.5, "takes a whole number, 0 or more"),
+    ("step_threads", True, "takes a whole number, 0 or more"),
+    ("queues", 5, "takes limits"),
+    ("queues", ["mail"], "takes limits"),
+    ("serve", "mail", "takes names of queues"),
+    ("serve", [""], "names no queue"),
     ("executor", 5, "takes a concurrent.futures.Executor"),
     ("grace", "x", "takes a number of seconds, or a timedelta"),
     ("grace", -1, "takes 0 seconds or more"),
@@ -154,7 +158,8 @@ def test_what_is_refused_opens_no_store(tmp_path: Path):
     """An engine that cannot be made leaves no folder behind."""
     for made in (
         lambda: Engine(f"lmdb:{tmp_path}/a", retention=cast(Any, 5)),
-        lambda: Worker(f"lmdb:{tmp_path}/b", durable=0),
+        lambda: Worker(f"lmdb:{tmp_path}/b", durable=-1),
+        lambda: Worker(f"lmdb:{tmp_path}/c", queues=cast(Any, "mail")),
     ):
         with pytest.raises(UseError):
             made()
@@ -184,7 +189,7 @@ DURATION = "a number of seconds or a timedelta"
         (a_step, {"idempotent": 5}, "takes True or False"),
         (a_step, {"long": 5}, "takes True or False"),
         (a_step, {"once": True, "idempotent": True}, "exclude each other"),
-        (a_step, {"queue": 5}, "a queue's name is text"),
+        (a_step, {"queue": 5}, "names no queue"),
         (a_step, {"queue": HALF}, "cannot be a queue's name"),
         (work.options, {"timeout": "x"}, DURATION),
         (a_workflow, {"timeout": "x"}, DURATION),

@@ -113,7 +113,7 @@ def test_waits_grow_to_their_maximum_and_are_spread():
         (lambda: StepOptions(retry=cast(Any, 5)), "retry=5): takes a Retry"),
         (lambda: StepOptions(once=NO), "once='no'): takes True or False"),
         (lambda: StepOptions(idempotent=cast(Any, 1)), "takes True or False"),
-        (lambda: StepOptions(queue=cast(Any, 5)), "a queue's name is text, not 5"),
+        (lambda: StepOptions(queue=cast(Any, 5)), "5 names no queue"),
         (lambda: StepOptions(once=True, idempotent=True), "exclude each other"),
         (lambda: WorkflowOptions(arguments=NO), "arguments='no'): one of 'strict', 'warn', 'ignore'"),
         (lambda: WorkflowOptions(on_parent_close=NO), "one of 'cancel', 'abandon', 'terminate'"),

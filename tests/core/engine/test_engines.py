@@ -192,8 +192,10 @@ def test_bodies_run_on_the_executor_that_was_given():
 
 
 def test_a_crew_needs_a_thread():
-    """Sizes below one are refused."""
-    with pytest.raises(BadOption, match="each crew needs a thread"):
+    """No crew at all is refused, and one crew alone where no other process can do the work of the other."""
+    with pytest.raises(BadOption, match="one of the two crews needs a thread"):
+        Engine("memory:", workflows=[compute], durable=0, step_threads=0)
+    with pytest.raises(BadOption, match="leaves work to other workers"):
         Engine("memory:", workflows=[compute], step_threads=0)
 
 
