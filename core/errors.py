@@ -205,6 +205,12 @@ class StepKilledWorkers(Outcome):
     Facts: `step`, `deaths`."""
 
 
+class AttemptLost(Outcome, ConnectionError):
+    """The executor that was to run a step's body gave no outcome: its process or machine died, its pool broke, it was
+    shut down. Being a `ConnectionError`, it is tried again by default; a `once=True` step whose body may have begun
+    ends as `StepOutcomeUnknown` instead. Facts: `step`, `attempt`."""
+
+
 class ToleranceExceeded(Outcome):
     """More branches of a `Map` failed than its `Completion` tolerates. Raised at the `Map`, after the others were
     cancelled. Facts: `failed`, `outcomes`."""

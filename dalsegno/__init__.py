@@ -44,6 +44,7 @@ from dalsegno.core.engine.whereabouts import workflow_logger
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.errors import (
     AlienYield,
+    AttemptLost,
     BadOption,
     Cancelled,
     DalsegnoError,
@@ -86,6 +87,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlienYield",
     "All",
+    "AttemptLost",
     "BadOption",
     "Branch",
     "BranchOutcome",

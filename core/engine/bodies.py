@@ -22,7 +22,8 @@ from dalsegno.core.values.codec import Codec
 if TYPE_CHECKING:
     import psycopg
 
-_current: ContextVar[tuple[Job, Clock]] = ContextVar("dalsegno_step")  # a context is made when it is asked for
+_current: ContextVar[tuple[Job, Clock] | StepContext] = ContextVar("dalsegno_step")
+"""Which body runs here. On the engine's own threads a context is made only when it is asked for."""
 
 
 class Transaction:
@@ -179,7 +180,9 @@ class StepContext:
 def current_job() -> Job | None:
     """The job whose body is running here."""
     current = _current.get(None)
-    return None if current is None else current[0]
+    if current is None:
+        return None
+    return current._job if isinstance(current, StepContext) else current[0]
 
 
 def step_context() -> StepContext:
@@ -193,7 +196,16 @@ def step_context() -> StepContext:
     current = _current.get(None)
     if current is None:
         raise UseError("step_context() is for step bodies; no step is running here")
-    return StepContext(*current)
+    return current if isinstance(current, StepContext) else StepContext(*current)
+
+
+def run_as(context: StepContext, body: Callable[[], Any]) -> Any:
+    """Call a body that has come here without its job; `step_context()` gives it this context."""
+    token = _current.set(context)
+    try:
+        return body()
+    finally:
+        _current.reset(token)
 
 
 def run_body(

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Self, Unpack
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
-from dalsegno.core.engine.executors import ExecutorBodies
+from dalsegno.core.engine.executors import ExecutorBodies, told_apart
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
-from dalsegno.core.options import duration, having, whole
+from dalsegno.core.options import duration, whole
 from dalsegno.core.store import Backend
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ class Worker(Works):
 
     `store` is a URL or an opened `Backend`. `workflows` and `steps` take definitions, or what `collect(module)` finds.
     `checkpoint` says how long results of idempotent steps may wait to be durable. `durable` and `step_threads` size the
-    two crews; with `executor`, plain step bodies run there instead. After `put_away_after` seconds of waiting, or when
-    more than `live_max` runs wait, a run leaves memory. `grace`: how long stopping waits for running bodies.
-    `observers` hear of what happens; see `dalsegno.Observer`.
+    two crews; with `executor`, plain step bodies run there instead: a `concurrent.futures.Executor`, or a function that
+    makes one, which the worker then replaces when it breaks. After `put_away_after` seconds of waiting, or when more
+    than `live_max` runs wait, a run leaves memory. `grace`: how long stopping waits for running bodies. `observers`
+    hear of what happens; see `dalsegno.Observer`.
 
     Several workers, in processes of their own, may share a store: runs that a `Client` created go to whoever has room,
     and those of a worker that has died, or that has not renewed its `lease` (seconds) in time, to the others. With
@@ -74,7 +75,7 @@ class Worker(Works):
         *,
         durable: int = DURABLE_THREADS,
         step_threads: int = STEP_THREADS,
-        executor: Executor | None = None,
+        executor: Executor | Callable[[], Executor] | None = None,
         grace: float | timedelta = GRACE_S,
         watchdog: float | timedelta | None = WATCHDOG_S,
         **options: Unpack[CommonOptions],
@@ -82,7 +83,7 @@ class Worker(Works):
         whole("durable", durable, least=0)
         whole("step_threads", step_threads, least=0)
         if executor is not None:
-            having("executor", executor, ("submit",), "a concurrent.futures.Executor")
+            told_apart(executor)  # before a store is opened
         limit_s = None if watchdog is None else duration("watchdog", watchdog, least=WATCHDOG_LEAST_S)
         self._grace, self._capacity = duration("grace", grace), max(CAPACITY_LEAST, 2 * step_threads)
         if not durable + step_threads:
@@ -151,6 +152,8 @@ class Worker(Works):
         finished = self._steps.join_all(allowed)
         if self._async is not None:
             finished = self._async.stop(allowed) and finished
+        if self._executor is not None:
+            finished = self._executor.stop(allowed) and finished
         self._stopping = True
         self._alarm.set()
         if self._stop_listening is not None:

@@ -69,7 +69,7 @@ class WorkerOptions(CommonOptions, total=False):
 
     durable: int
     step_threads: int
-    executor: Executor | None
+    executor: Executor | Callable[[], Executor] | None
     grace: float | timedelta
     watchdog: float | timedelta | None
 
