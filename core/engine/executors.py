@@ -111,7 +111,7 @@ def find(sent: Sent) -> Callable[..., Any]:
     return function
 
 
-def run_far(sent: Sent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+def run_far(sent: Sent, args: tuple[Any, ...], kwargs: dict[str, Any], details: Any) -> Answer:
     """Run a body in an executor's process. Whatever it raises is its outcome, but for Ctrl-C, which is meant for the
     process: that goes on to the executor."""
     codec, begun = Codec(max_bytes=sent.max_bytes), time.perf_counter_ns()
@@ -119,6 +119,7 @@ def run_far(sent: Sent, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer
         fn = find(sent)
         origin = Origin(sent.workflow, sent.workflow_id, sent.run_id)
         job = Job(origin, sent.id, sent.step, fn, b"", StepOptions(), sent.attempt)
+        job.details = details
         begun = time.perf_counter_ns()
         result = run_as(FarContext(job, SystemClock()), partial(fn, *args, **kwargs))
         answer = partial(Answer, False, codec.encode(result))
@@ -153,7 +154,7 @@ class Call:
         self._bodies.run_here(self._job)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial, (run_far, self._sent, self._args, self._kwargs)
+        return partial, (run_far, self._sent, self._args, self._kwargs, self._job.details)
 
 
 class ExecutorBodies:
@@ -183,7 +184,8 @@ class ExecutorBodies:
             self._end(job, self._not_begun(job, error))
             return
         job.cancel = future.cancel
-        if not isinstance(executor, ThreadPoolExecutor):  # when it begins there, nobody here can know
+        if not isinstance(executor, ThreadPoolExecutor):  # when it begins there, nobody here can know: now, then
+            job.beat_us = begun
             if job.options.timeout is not None:
                 self._loop.timeouts.watch(job)
             if self._around.observed is not None:
