@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dalsegno.core.engine.bodies import Job
@@ -195,6 +195,7 @@ class LiveRun:
         "ahead",
         "begun",
         "epoch",
+        "facts",
         "first",
         "head",
         "held",
@@ -202,6 +203,7 @@ class LiveRun:
         "inputs",
         "interpreter",
         "laid_by",
+        "note",
         "number",
         "own",
         "paused",
@@ -225,7 +227,8 @@ class LiveRun:
         self.stalled = False  # and whether the run has come to where it must wait
         self.inputs: deque[Any] = deque()
         self.running: dict[str, Job] = {}
-        self.held: Sequence[Waiting] = ()
+        self.held: Sequence[Waiting] = ()  # while it is paused, what its code has asked for;
+        self.facts: Sequence[Event] = ()  # and what has been recorded since, which its code is told when it goes on
         self.refused = NO_IDS
         self.tasks = NO_IDS  # steps that are out at a queue
         self.own = NO_IDS  # those of them that were known to no one here but for this run
@@ -234,6 +237,7 @@ class LiveRun:
         self.stored_active = False
         self.epoch = self.head = self.seen = 0
         self.idle_since_us = 0
+        self.note: Any = None  # the watchdog's, while it watches
         self._turn = threading.Lock()
 
     @property
@@ -263,7 +267,31 @@ class LiveRun:
         assert self.activation is not None
         assert self.interpreter is not None
         self.activation.events.append(encode_event(event))
-        self.interpreter.apply(event)
+        note = self.note
+        if note is None:
+            self.interpreter.apply(event)
+            return
+        note.inside = event
+        try:
+            self.interpreter.apply(event)
+        finally:  # as in `watched`, without a call that every step would pay for
+            note.inside = None
+            if note.strikes:
+                note.leave()
+
+    def watched(self, code: Callable[[], None]) -> None:
+        """Call what may run code of the workflow, which the watchdog, if there is one, may interrupt in there."""
+        note = self.note
+        if note is None:
+            code()
+            return
+        note.inside = code
+        try:
+            code()
+        finally:
+            note.inside = None
+            if note.strikes:
+                note.leave()
 
     def drop_code(self) -> None:
         """Have no interpreter any more."""
@@ -276,8 +304,17 @@ class LiveRun:
         self.drop_code()
         self.first = None
         self.head = self.seen = 0
-        self.held = ()
+        self.held = self.facts = ()
         self.tasks = self.own = NO_IDS
+
+
+def timers_of(interpreter: Interpreter) -> Iterator[tuple[int, str]]:
+    """The timers that are open for what the code waits for, as a store keeps them; not the run's own time-out."""
+    for waiting in interpreter.waiting.values():
+        if waiting.deadline_us is not None:
+            yield waiting.deadline_us, f"t:{waiting.id}"
+        if waiting.retry_at_us is not None:
+            yield waiting.retry_at_us, f"r:{waiting.id}"
 
 
 def is_loaded(run: LiveRun) -> bool:

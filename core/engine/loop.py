@@ -35,7 +35,7 @@ from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
 from dalsegno.core.engine.ending import Ended
 from dalsegno.core.engine.ends import Ends
-from dalsegno.core.engine.live import Activation, Also, LiveRun, is_loaded
+from dalsegno.core.engine.live import STUBBORN, Activation, Also, LiveRun, is_loaded
 from dalsegno.core.engine.notes import Notes
 from dalsegno.core.engine.pacing import Pacing
 from dalsegno.core.engine.recovery import Loader
@@ -43,7 +43,7 @@ from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.tasks import Assignment, Tasks
 from dalsegno.core.engine.timeouts import Timeouts
-from dalsegno.core.engine.watchdog import Overrun, Watchdog
+from dalsegno.core.engine.watchdog import Interrupted, Overrun, Watchdog
 from dalsegno.core.engine.whereabouts import named
 from dalsegno.core.errors import DecodeError, StoreDamaged, StoreError, WorkflowError
 from dalsegno.core.events import RunStarted
@@ -202,8 +202,6 @@ class Loop:
         try:
             if not (self._absorb(run, act) if self.watchdog is None else self.watchdog.over(self._absorb, run, act)):
                 return
-        except Overrun as error:
-            act = self._overran(run, act, error)
         except StoreError as error:  # also while its end or its block was being written
             self.trouble(run, error)
             return
@@ -223,8 +221,6 @@ class Loop:
                     break
                 act.inputs.append(arrived)
                 absorb(run, act, arrived)
-                if self.watchdog is not None and self.watchdog.has_struck:
-                    self.watchdog.confess()
                 if interpreter.outcome is not None:
                     if self.closing.has_sent_to_itself(run, act):
                         act.urgent = True  # this is recorded first; it ends when it has seen what it sent
@@ -241,24 +237,25 @@ class Loop:
             return self._block(run, act, str(error))
         except StoreError:
             raise
-        except Overrun:
-            raise
+        except (Interrupted, Overrun):
+            return self._overran(run, act)
         except Exception as error:
             log.exception("run %s: a bug in dalsegno, or in a definition", run.number, extra=named(run.record))
             return self._block(run, act, f"{type(error).__name__}: {error}")
         return True
 
-    def _overran(self, run: LiveRun, act: Activation, error: Overrun) -> Activation:
-        """Block a run whose code was interrupted. Facts are kept if it ended by that; if it went on all the same, what
-        it has asked for since is not to be recorded, and neither are they: that is as if the process had died."""
-        if run.interpreter is None or run.interpreter.outcome is None:
-            act = run.activation = Activation()
-        self._block(run, act, str(error))
-        return act
+    def _overran(self, run: LiveRun, act: Activation) -> bool:
+        """Block a run whose code was interrupted, with the facts it was told; what it made of the last one, if it went
+        on all the same, is not asked for. Its code is not asked to clean up either. False if it was given up before."""
+        note, interpreter, run.interpreter = run.note, run.interpreter, None
+        if interpreter is not None:
+            STUBBORN.append(interpreter)
+        return not note.given_up and self._block(run, act, note.where)
 
     def set_aside(self, run: LiveRun, reason: str) -> Transition:
-        """Forget a run whose thread will not come back; answers what blocks it in the store."""
-        act = Activation()
+        """Forget a run whose thread will not come back; answers what blocks it in the store, with the facts that its
+        code was told: the thread is inside, and will find when it leaves that they are not its own any more."""
+        act = Activation() if run.activation is None or run.ahead is not None else run.activation
         self.closing.set_aside(run, act, reason)
         with self.registry:
             if self.live.get(run.number) is run:

@@ -7,15 +7,15 @@ children of its own yet: they are made from what its history leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dalsegno.core.commands import StartChild
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun, put_away
+from dalsegno.core.engine.live import Activation, LiveRun, put_away, timers_of
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
 from dalsegno.core.engine.whereabouts import Place
 from dalsegno.core.errors import WorkflowError
-from dalsegno.core.events import RunStarted
+from dalsegno.core.events import Event, RunPaused, RunStarted
 from dalsegno.core.history import decode_history
 from dalsegno.core.interpreter import Interpreter
 from dalsegno.core.store import NewRun, RunRecord, Status
@@ -27,6 +27,11 @@ causing them and is blocked until somebody resumes it."""
 
 class Quarantined(WorkflowError):
     """The run is suspected of killing the processes that run it."""
+
+
+def pause_in(events: Sequence[Event]) -> int:
+    """How many events the code of a paused run has been told of: up to the last pause. What follows is news to it."""
+    return max((at for at, event in enumerate(events, 1) if isinstance(event, RunPaused)), default=len(events))
 
 
 class Loader:
@@ -51,25 +56,32 @@ class Loader:
             self._look_before_running(run, act, record)
         events = [first] if first is not None else decode_history(self._around.backend.history(run.number))
         run.first, run.head = None, len(events)
+        stands = pause_in(events) if run.paused else len(events)
+        run.facts = events[stands:]
         started = events[0]
         assert isinstance(started, RunStarted)
         place, definition = Place(record), self._around.workflow(started.workflow)
         with place.around():
             interpreter = Interpreter(definition, self._around.codec)
-        # A fork or an import has published nothing yet: it goes through its scopes once, for what they publish.
-        try:
-            interpreter.replay(place.recalled(events, first is not None), skip_scopes=not record.restore)
-        except BaseException:
-            put_away(interpreter)
-            raise
+
+        def replay() -> None:
+            # A fork or an import has published nothing yet: it goes through its scopes once, for what they publish.
+            try:
+                past = place.recalled(events, first is not None)
+                interpreter.replay(past, stands, skip_scopes=not record.restore)
+            except BaseException:
+                put_away(interpreter)
+                raise
+
+        run.watched(replay)
         run.interpreter, place.replaying = interpreter, False
         if first is None and any(waiting.kind == "step" for waiting in interpreter.waiting.values()):
             # Before the inbox is read: a task that is not there any more has answered, or was never put.
             run.tasks = frozenset(task.step for task in self._around.backend.tasks_of(run.number))
         if record.status is Status.BLOCKED:
             act.also.status, act.also.reason, act.urgent = Status.RUNNING, "", True
-            self._set_timers(act, interpreter)
-        elif first is None and not record.restore:
+            self._set_timers(run, act, interpreter)
+        elif first is None and not record.restore and not run.paused:
             self._await_retries(run, act, interpreter)
         if record.restore:
             self._restore(run, act, interpreter)
@@ -109,7 +121,7 @@ class Loader:
         act.also.restored = act.urgent = True
         record = run.record
         assert record is not None
-        self._set_timers(act, interpreter)
+        self._set_timers(run, act, interpreter)
         for waiting in interpreter.waiting.values():
             if waiting.child_id is None or not isinstance(waiting.command, StartChild):
                 continue
@@ -127,14 +139,11 @@ class Loader:
                 act.also.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
 
     @staticmethod
-    def _set_timers(act: Activation, interpreter: Interpreter) -> None:
+    def _set_timers(run: LiveRun, act: Activation, interpreter: Interpreter) -> None:
         if interpreter.info.deadline_us is not None:
             act.also.timers_set.append((interpreter.info.deadline_us, RUN_DEADLINE))
-        for waiting in interpreter.waiting.values():
-            if waiting.deadline_us is not None:
-                act.also.timers_set.append((waiting.deadline_us, f"t:{waiting.id}"))
-            if waiting.retry_at_us is not None:
-                act.also.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
+        if not run.paused:
+            act.also.timers_set.extend(timers_of(interpreter))
 
     def _child(self, command: StartChild[object], arguments: bytes, place: tuple[str, int, str]) -> NewRun:
         new, _ = self._around.new_run(
