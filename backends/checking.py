@@ -28,6 +28,8 @@ from dalsegno.backends.layout import (
     RUN_BYTES,
     TIMERS_OF,
 )
+from dalsegno.backends.queue_checking import KINDS as QUEUE_KINDS
+from dalsegno.backends.queue_checking import QueueChecker
 from dalsegno.backends.transitions import Batch
 from dalsegno.core.errors import StoreDamaged
 from dalsegno.core.store import Problem, RunRecord
@@ -59,6 +61,7 @@ class _Checker:
     def __init__(self, txn: KeyValueTransaction) -> None:
         self._txn = txn
         self._batch = Batch(txn)
+        self._queues = QueueChecker(txn, self._batch)
         self._known: dict[bytes, bytes | None] = {}
 
     def check(self, key: bytes, value: bytes) -> Iterator[Problem]:
@@ -75,6 +78,9 @@ class _Checker:
             yield from self._check_part(key)
         elif kind in (BY_ID, BY_STATUS, BY_DEADLINE, NEWS):
             yield from self._check_index(key, body)
+        elif kind in QUEUE_KINDS:
+            for what in self._queues.check(key, body):
+                yield self._problem(key, what)
         elif kind not in (META, DEDUP, PURGING, LEASE):
             yield self._problem(key, "is of no kind that this release writes")
 
@@ -89,6 +95,8 @@ class _Checker:
             yield self._problem(key, "is missing among the runs of its status", record)
         if self._txn.get(HISTORY + run + layout.index_bytes(0)) is None:
             yield self._problem(key, "has no first event", record)
+        for what in self._queues.check_run(record):
+            yield self._problem(key, what, record)
 
     def _check_event(self, key: bytes) -> Iterator[Problem]:
         run, index = key[1 : 1 + RUN_BYTES], layout.number(key[1 + RUN_BYTES :])

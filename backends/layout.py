@@ -15,13 +15,25 @@ read: a run's history is one range in order, its inbox another, the timers one r
     d id digest, key digest      a deduplication key, and the run that accepted it
     l owner digest               the lease of an engine
     x run                        a purged run with records still to be deleted
+    q kind queue                 a queue: its limits, and how it stands
+    k kind queue key             a key of a queue: its turn, and how many of it are where
+    f kind queue priority turn number    the line of a queue, foremost first
+    b kind queue key priority number     what stands behind its key
+    a kind queue time number             what stands aside until its time
+    g number                     a task
+    h run step                   the task of a run's step that is wanted
+    j owner number               the tasks that an owner has at work
+    o run step                   what is noted for a run's step
+    v run                        the place of a run in its queue
+    c queue dedup                the run that has a place with a dedup
     z run index                  a run's history, one event each
 
 A run's number takes 5 bytes, an event index 4, a sequence number 6: with the 4 bytes of checksum an event costs 14
 bytes beyond itself. Histories stand last of all: where the newest run's events are the last keys of the store, pages
 are filled to the brim before the next is begun; with anything behind them they would be split in the middle, and half
 of each left empty. Texts stand in keys as they are while they are short (LMDB allows 511 bytes); a longer one is
-replaced by its digest, and the full text stands in the record.
+replaced by its digest, and the full text stands in the record. Queues, their keys, owners and dedups stand in keys as
+digests of 16 bytes; tasks and runs in queues by numbers of 6 bytes, with `kind` telling which (`backends/queueing.py`).
 """
 
 from __future__ import annotations
@@ -29,18 +41,24 @@ from __future__ import annotations
 import struct
 from hashlib import blake2b, sha256
 
-FORMAT = 1
+FORMAT = 2
 """The number of this layout. A store that carries a higher one is refused."""
+
+FORMAT_WITHOUT_QUEUES = 1
+"""That of a store in which nothing of queues was ever written, which releases before them can open as well."""
 
 FIRST_GENERATION = 1
 
 META, RUN, HISTORY, INBOX, PUBLISHED, TIMERS_OF = b"m", b"r", b"z", b"i", b"p", b"u"
 BY_ID, BY_STATUS, BY_DEADLINE, NEWS, DEDUP, PURGING, LEASE = b"w", b"s", b"t", b"n", b"d", b"x", b"l"
+QUEUE, QUEUE_KEY, LINE, BEHIND, ASIDE = b"q", b"k", b"f", b"b", b"a"
+TASK, TASK_OF, OWNED, NOTES, PLACE, PLACE_DEDUP = b"g", b"h", b"j", b"o", b"v", b"c"
 
 FORMAT_KEY = META + b"format"
 NEXT_RUN_KEY = META + b"run"
 NEXT_SEQ_KEY = META + b"seq"
 NEXT_LEASE_KEY = META + b"lease"
+NEXT_TASK_KEY = META + b"task"
 
 RUN_BYTES, INDEX_BYTES, SEQ_BYTES = 5, 4, 6
 RUN_MAX, INDEX_MAX, SEQ_MAX = 2**40 - 1, 2**32 - 1, 2**48 - 1
@@ -138,7 +156,7 @@ def timer_keys(run: bytes, deadline_us: int, key: str) -> tuple[bytes, bytes, by
     return BY_DEADLINE + deadline + run + text, TIMERS_OF + run + deadline + text, full
 
 
-RANGES_OF_RUN = (HISTORY, INBOX, PUBLISHED, TIMERS_OF)
+RANGES_OF_RUN = (HISTORY, INBOX, PUBLISHED, TIMERS_OF, TASK_OF, NOTES)
 """The prefixes under which a run's number follows at once."""
 
 
@@ -150,10 +168,13 @@ def describe(key: bytes) -> tuple[str, int | None, int | None]:
         index = number(key[-INDEX_BYTES:])
         return f"history of run {run}, event {index}", run, index
     names = {RUN: "record", INBOX: "inbox", PUBLISHED: "published value", TIMERS_OF: "timer", PURGING: "purge mark"}
+    names |= {TASK_OF: "task index", NOTES: "note", PLACE: "place in a queue"}
     if kind in names:
         return f"{names[kind]} of run {run} ({key.hex()})", run, None
     if kind == BY_STATUS and len(key) == 3 + RUN_BYTES:
         return f"status index of run {number(key[3:])} ({key.hex()})", number(key[3:]), None
     names = {BY_ID: "id index", BY_DEADLINE: "timer index", NEWS: "news", DEDUP: "deduplication key", META: "counter"}
-    names[LEASE] = "lease"
+    names |= {LEASE: "lease", QUEUE: "queue", QUEUE_KEY: "key of a queue", LINE: "line of a queue", TASK: "task"}
+    names |= {BEHIND: "what stands behind a key", ASIDE: "what stands aside", OWNED: "task at work"}
+    names[PLACE_DEDUP] = "deduplication of places"
     return f"{names.get(kind, 'unknown record')} ({key.hex()})", None, None

@@ -190,6 +190,7 @@ class LmdbBackend(ShareableStore):
         if self._engine_lock is None:
             self._engine_lock = ENVIRONMENTS.hold(self.folder, owner)
             self._announce()
+            self.end_others(owner)
         elif self._engine_lock.owner != owner:
             raise BadOption(f"this handle is held by {self._engine_lock.owner!r} already; {owner!r} needs its own")
 

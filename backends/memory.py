@@ -179,6 +179,7 @@ class MemoryBackend(ShareableStore):
                     owner=living[0],
                 )
             self._table.holder, self._table.owner = self, owner
+        self.end_others(owner)
 
     def enter(self, owner: str) -> None:
         with self._table.lock:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from zlib import crc32
 
@@ -24,14 +23,13 @@ import msgspec
 
 from dalsegno.backends import layout, purging, records
 from dalsegno.backends.checking import check_store
-from dalsegno.backends.heads import Heads
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.layout import RUN, run_bytes
+from dalsegno.backends.queue_calls import QueueCalls
 from dalsegno.backends.records import GOOD, intact, seal, unseal
 from dalsegno.backends.transitions import Batch
 from dalsegno.core.errors import StoreDamaged, StoreUnusable
 from dalsegno.core.store import (
-    Backend,
     Created,
     DueTimer,
     Message,
@@ -47,35 +45,13 @@ from dalsegno.core.store import (
 from dalsegno.core.text import check_workflow_id
 
 
-class OrderedStore(Backend):
+class OrderedStore(QueueCalls):
     """A store on an ordered key-value store.
 
-    A subclass gives `begin`, `sizes`, `changes`, and `open`, `close` and `hold` of the port; it calls
-    `prepare` once when it has opened. Where commits are numbered, it also gives `serial` and sets `heads`. One that
-    several engines can work on at a time is a `dalsegno.backends.shareable.ShareableStore`.
+    A subclass gives `begin`, `sizes`, `changes`, and `open`, `close` and `hold` of the port; it calls `prepare` once
+    when it has opened, and `end_others` once it is held. Where commits are numbered, it also gives `serial` and sets
+    `heads`. One that several engines can work on at a time is a `dalsegno.backends.shareable.ShareableStore`.
     """
-
-    heads: Heads | None = None
-    """What is known from the last commit, in a store whose commits are numbered."""
-
-    @abstractmethod
-    def begin(self, write: bool) -> AbstractContextManager[KeyValueTransaction]:
-        """Begin a transaction. A write transaction excludes every other one, in this process and in others.
-
-        What is raised inside the block undoes the transaction and comes out of it; the store's own errors come out
-        as `StoreError`s.
-        """
-
-    def begin_growing(self, new_work: bool) -> AbstractContextManager[KeyValueTransaction]:
-        """Begin a write transaction that will make the store bigger, which one with a limit refuses with `StoreFull`
-        while it is full. `new_work` (new runs and messages from outside) is refused before transitions are, so that
-        the runs which are there already find room to end; claims and purges are never refused so."""
-        return self.begin(True)
-
-    def serial(self, txn: KeyValueTransaction) -> int:
-        """The number of the commit that a write transaction would become: one more than that of the last, whoever made
-        that. Asked only of a store that has set `heads`."""
-        raise NotImplementedError
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -95,7 +71,7 @@ class OrderedStore(Backend):
             raise StoreUnusable("is empty and opened for reading only: there is nothing to read")
         if found is None:
             with self.begin(True) as txn:
-                body = msgspec.msgpack.encode([layout.FORMAT, made_with])
+                body = msgspec.msgpack.encode([layout.FORMAT_WITHOUT_QUEUES, made_with])
                 txn.put(layout.FORMAT_KEY, seal(layout.FORMAT_KEY, body))
                 txn.commit()
             return
@@ -329,7 +305,8 @@ class OrderedStore(Backend):
             for code, status in enumerate(records.STATUSES):
                 prefix = layout.BY_STATUS + bytes((code,))
                 counts[status.value] = sum(1 for _ in txn.scan(prefix, layout.after(prefix)))
-        return {"runs": sum(counts.values()), **counts, **self.sizes()}
+            queues = self.count_queues(txn)
+        return {"runs": sum(counts.values()), **counts, **queues, **self.sizes()}
 
     def check(self) -> list[Problem]:
         return check_store(self.begin)

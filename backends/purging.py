@@ -73,7 +73,8 @@ def _entries(txn: KeyValueTransaction, record: RunRecord) -> list[bytes]:
     prefix = layout.dedup_prefix(record.workflow_id)
     dedup = [key for key, value in txn.scan(prefix, layout.after(prefix)) if value[: layout.RUN_BYTES] == run]
     status = layout.status_key(CODE_OF[record.status], record.active, run)
-    return [RUN + run, layout.id_key(record.workflow_id, record.generation), status, *dedup]
+    place = layout.PLACE + run  # a closed run has none left; a damaged store may
+    return [RUN + run, layout.id_key(record.workflow_id, record.generation), status, place, *dedup]
 
 
 def _sweep(txn: KeyValueTransaction, budget: int) -> None:

@@ -60,7 +60,10 @@ RUNNING = CODE_OF[Status.RUNNING]
 CLOSED_FROM = CODE_OF[Status.COMPLETED]  # the open ones stand first
 
 HEADER = struct.Struct(">BBBHIIqq")
-"""status, active, restore, deaths, epoch, generation, created_at_us, closed_at_us"""
+"""status, active, flags, deaths, epoch, generation, created_at_us, closed_at_us"""
+
+RESTORE, PLACED, QUEUED = 1, 2, 4
+"""The flags. Where a run has a place in a queue (`PLACED`), the queue's name stands last in what follows the header."""
 
 unpack_header: Callable[[bytes], tuple[Any, ...]] = HEADER.unpack_from
 
@@ -71,6 +74,7 @@ DEATHS_MAX = 2**16 - 1
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, str, bytes, str, str, dict[str, str], list[Any]]).decode
+_decode_placed = msgspec.msgpack.Decoder(tuple[str, str, bytes, str, str, dict[str, str], list[Any], str]).decode
 _GONE_TEXT = str.maketrans({code: "�" for code in range(0xD800, 0xE000)})
 
 
@@ -81,17 +85,16 @@ def text_for_msgpack(text: str) -> str:
 
 def pack_tail(record: RunRecord) -> bytes:
     """The part of a run's record that seldom changes."""
-    return _encode(
-        (
-            record.workflow_id,
-            record.workflow,
-            record.digest,
-            record.owner,
-            text_for_msgpack(record.reason),
-            dict(record.tags),
-            record.parent,
-        )
+    facts = (
+        record.workflow_id,
+        record.workflow,
+        record.digest,
+        record.owner,
+        text_for_msgpack(record.reason),
+        dict(record.tags),
+        record.parent,
     )
+    return _encode((*facts, record.queue) if record.queue else facts)
 
 
 def tail_with_reason(tail: bytes, reason: str) -> bytes:
@@ -106,7 +109,7 @@ def pack_run_record(record: RunRecord) -> bytes:
     return HEADER.pack(
         CODE_OF[record.status],
         record.active,
-        record.restore,
+        record.restore * RESTORE | bool(record.queue) * PLACED | record.queued * QUEUED,
         min(record.deaths, DEATHS_MAX),
         record.epoch,
         record.generation,
@@ -117,8 +120,12 @@ def pack_run_record(record: RunRecord) -> bytes:
 
 def unpack_run_record(run: int, body: bytes) -> RunRecord:
     """The record of run number `run`. The checksum was good, so what is here was written by this or another release."""
-    status, active, restore, deaths, epoch, generation, created, closed = unpack_header(body)
-    workflow_id, workflow, digest, owner, reason, tags, parent = _decode(body[HEADER.size :])
+    status, active, flags, deaths, epoch, generation, created, closed = unpack_header(body)
+    tail, queue = body[HEADER.size :], ""
+    if flags & PLACED:
+        workflow_id, workflow, digest, owner, reason, tags, parent, queue = _decode_placed(tail)
+    else:
+        workflow_id, workflow, digest, owner, reason, tags, parent = _decode(tail)
     return RunRecord(
         number=run,
         workflow_id=workflow_id,
@@ -135,33 +142,51 @@ def unpack_run_record(run: int, body: bytes) -> RunRecord:
         owner=owner,
         deaths=deaths,
         reason=reason,
-        restore=bool(restore),
+        restore=bool(flags & RESTORE),
+        queue=queue,
+        queued=bool(flags & QUEUED),
     )
 
 
-def first_record(new: NewRun, run: int, generation: int) -> RunRecord:
-    """The record a new run begins with. An owner's creating it counts as its first claim."""
+def first_record(new: NewRun, run: int, generation: int, inherited: str = "") -> RunRecord:
+    """The record a new run begins with. An owner's creating it counts as its first claim, unless it has to wait in a
+    queue; `inherited` is the queue in which it has a place from the run before."""
+    queue = "" if new.place is None or not new.status.open else new.place.queue
+    queued = bool(queue and not inherited)
+    owner = "" if queued else new.owner
     return RunRecord(
         number=run,
         workflow_id=new.workflow_id,
         generation=generation,
         workflow=new.workflow,
         status=new.status,
-        active=new.status.open,
+        active=new.status.open and not queued,
         created_at_us=new.created_at_us,
         digest=new.digest,
         closed_at_us=new.closed_at_us,
         tags=new.tags,
         parent=new.parent,
-        epoch=1 if new.owner else 0,
-        owner=new.owner,
+        epoch=1 if owner else 0,
+        owner=owner,
         restore=new.restore,
+        queue=inherited or queue,
+        queued=queued,
     )
 
 
 # --- messages ------------------------------------------------------------------------------------------------------
 
-KINDS: tuple[MessageKind, ...] = ("signal", "cancel", "terminate", "pause", "resume", "child", "callback", "wake")
+KINDS: tuple[MessageKind, ...] = (
+    "signal",
+    "cancel",
+    "terminate",
+    "pause",
+    "resume",
+    "child",
+    "callback",
+    "wake",
+    "step",
+)
 """Their places are their bytes, so this only grows at its end."""
 
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}

@@ -62,6 +62,7 @@ class ShareableStore(OrderedStore):
             there = batch.lease(owner) is not None
             if there:
                 batch.end_lease(owner)
+                batch.finish()
                 txn.commit()
         if there:
             self.depart(owner)
@@ -84,6 +85,7 @@ class ShareableStore(OrderedStore):
             if there is None or there.number != lease.number:
                 return False
             batch.end_lease(lease.owner)
+            batch.finish()
             txn.commit()
         self.depart(lease.owner)
         return True

@@ -16,13 +16,31 @@ from collections.abc import Sequence
 from zlib import crc32
 
 import attrs
+import msgspec
 
 from dalsegno.backends import layout, records
 from dalsegno.backends.heads import Known
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.layout import HISTORY, INBOX, NEWS, PUBLISHED, RUN, run_bytes, seq_bytes
-from dalsegno.backends.records import CLOSED_FROM, CODE_OF, GOOD, HEADER, STILL_OPEN, WAKE, seal, unpack_header, unseal
+from dalsegno.backends.places import Places
+from dalsegno.backends.queueing import Lane
+from dalsegno.backends.records import (
+    CLOSED_FROM,
+    CODE_OF,
+    GOOD,
+    HEADER,
+    PLACED,
+    QUEUED,
+    RESTORE,
+    STILL_OPEN,
+    WAKE,
+    seal,
+    unpack_header,
+    unseal,
+)
+from dalsegno.backends.tasks import Tasks
 from dalsegno.core.errors import StoreDamaged
+from dalsegno.core.queues import Queue
 from dalsegno.core.store import (
     APPLIED,
     Applied,
@@ -45,6 +63,7 @@ _CLOSED = Refused(Refusal.CLOSED)
 _EPOCH = Refused(Refusal.EPOCH)
 _HEAD = Refused(Refusal.HEAD)
 _UNSEEN = Refused(Refusal.UNSEEN)
+_DAMAGED_QUEUE = Refused(Refusal.GONE, "the queue of a task is damaged; see: replay check")
 
 
 def is_news(t: Transition, seq: int, message: bytes) -> bool:
@@ -58,7 +77,7 @@ class Batch:
     `at_us` is the time that messages carry.
     """
 
-    __slots__ = ("_at_us", "_counters", "_get", "_known", "_put", "_txn")
+    __slots__ = ("_at_us", "_counters", "_get", "_known", "_places", "_put", "_tasks", "_txn")
 
     def __init__(self, txn: KeyValueTransaction, at_us: int = 0, known: Known | None = None) -> None:
         self._txn = txn
@@ -67,11 +86,47 @@ class Batch:
         self._put = txn.put
         self._counters: dict[bytes, int] = {}
         self._known: Known = {} if known is None else known
+        self._tasks: Tasks | None = None
+        self._places: Places | None = None
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of this transaction."""
+        if self._tasks is None:
+            self._tasks = Tasks(self._txn, self._next)
+        return self._tasks
+
+    @property
+    def places(self) -> Places:
+        """The places of runs of this transaction."""
+        if self._places is None:
+            self._places = Places(self._txn, self._may_begin)
+        return self._places
+
+    def _may_begin(self, run: int) -> bool:
+        record = self.intact_record(run)
+        return record is not None and record.queued
 
     def finish(self) -> None:
-        """Write the counters that moved."""
+        """Write the counters that moved, and how queues stand."""
+        for kept in (self._tasks, self._places):
+            for lane in () if kept is None else kept.lanes():
+                self._finish_lane(lane)
         for key, value in self._counters.items():
             self._put(key, seal(key, value.to_bytes(8, "big")))
+
+    def _finish_lane(self, lane: Lane) -> None:
+        lane.finish()
+        if lane.new:
+            self.use_queues()
+
+    def use_queues(self) -> None:
+        """Something of queues is written: releases that know nothing of them have to leave this store alone."""
+        key = layout.FORMAT_KEY
+        found = self._get(key)
+        number, made_with = msgspec.msgpack.decode(unseal(key, found)) if found is not None else (0, "")
+        if number < layout.FORMAT:
+            self._put(key, seal(key, msgspec.msgpack.encode([layout.FORMAT, made_with])))
 
     def _next(self, key: bytes) -> int:
         """The next number of a counter. Numbers are never given twice, also not after their holder is deleted."""
@@ -130,20 +185,26 @@ class Batch:
 
     # --- creating --------------------------------------------------------------------------------------------------
 
-    def create(self, new: NewRun) -> Created:
-        """Create a run, or answer the one that has its id."""
+    def create(self, new: NewRun, child: bool = False) -> Created:
+        """Create a run, or answer the one that has its id, or, unless it is a child, the one that has its place."""
         found = self.find(new.workflow_id)
-        if found is None:
-            return Created(self._create(new, new.generation or layout.FIRST_GENERATION), True)
-        if found.status.open or new.on_conflict != "restart_closed":
+        if found is not None and (found.status.open or new.on_conflict != "restart_closed"):
             return Created(found, False)
-        return Created(self._create(new, found.generation + 1), True)
+        if not child and new.place is not None and new.status.open:
+            there = self.places.taken(new.place)
+            same = None if there is None else self.record(there)
+            if same is not None:
+                return Created(same, False)
+            if not self.places.sound(new.place):
+                raise records.damaged(self.places.lane(new.place.queue).key)
+        generation = (new.generation or layout.FIRST_GENERATION) if found is None else found.generation + 1
+        return Created(self._create(new, generation, dedup=not child), True)
 
-    def _create(self, new: NewRun, generation: int) -> RunRecord:
+    def _create(self, new: NewRun, generation: int, inherited: str = "", dedup: bool = False) -> RunRecord:
         put = self._put
         number = self._next(layout.NEXT_RUN_KEY)
         run = run_bytes(number)
-        record = records.first_record(new, number, generation)
+        record = records.first_record(new, number, generation, inherited)
         self._put_record(record, run)
         status_key = layout.status_key(CODE_OF[record.status], record.active, run)
         put(status_key, seal(status_key, b""))
@@ -156,10 +217,14 @@ class Batch:
             self._set_timer(run, deadline_us, key)
         for name, value in new.published.items():
             self._publish(run, name, value)
-        if not new.owner and record.status.open:
-            body = records.pack_message("wake", "", b"", False, new.created_at_us)
-            self._deliver(run, body)
+        if record.queued and new.place is not None:
+            self.places.put(number, new.place, new.created_at_us, dedup)
+        elif not new.owner and record.status.open:
+            self._wake(run, new.created_at_us)
         return record
+
+    def _wake(self, run: bytes, at_us: int) -> None:
+        self._deliver(run, records.pack_message("wake", "", b"", False, at_us))
 
     def _put_record(self, record: RunRecord, run: bytes) -> None:
         key = RUN + run
@@ -202,6 +267,7 @@ class Batch:
         plain = not (t.status or t.reason is not None or t.consumed or t.published) and not (
             t.timers_set or t.timers_cleared or t.messages or t.children or t.restored
         )
+        plain = plain and not (t.tasks or t.tasks_dropped or t.tasks_withdrawn)
         if plain and known.get(t.run) == (t.epoch, head, t.active):
             self._put_events(t, event_key, prefix)
             return APPLIED
@@ -235,11 +301,16 @@ class Batch:
 
     def _apply_rich(self, t: Transition, run: bytes, value: bytes) -> Verdict:
         """Apply a transition that does more than append. `value` is the run's record, found good."""
+        flags = value[2]
+        if flags & QUEUED:
+            return _EPOCH  # nobody holds it yet
         closes = t.status is not None and not t.status.open
         waiting = self._inbox(run) if closes else []
         if waiting and any(is_news(t, seq, value) for seq, value in waiting):
             return _UNSEEN
-        own = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES]) if t.messages or t.continued else None
+        own = None
+        if t.messages or t.continued or t.tasks:
+            own = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES])
         planned: dict[str, RunRecord | NewRun] = {}
         for child in t.children:
             if not self._plan_child(child, planned):
@@ -247,6 +318,11 @@ class Batch:
         for message in t.messages:
             if message.kind == "signal" and own is not None and not self._reachable(message, own, t, planned):
                 return Refused(Refusal.TARGET, message.workflow_id)
+        for step in t.tasks_withdrawn:
+            if not self.tasks.waits(t.run, step):
+                return Refused(Refusal.TASK, step)
+        if t.tasks and not self.tasks.sound(t.tasks):
+            return _DAMAGED_QUEUE
 
         self._append(run, t.head, t.events)
         for seq in t.consumed:
@@ -258,27 +334,45 @@ class Batch:
         for name, published in t.published.items():
             self._publish(run, name, published)
         self._update(t, run, value, closes)
+        if t.tasks_withdrawn or t.tasks_dropped:
+            self.tasks.drop(t.run, (*t.tasks_withdrawn, *t.tasks_dropped))
         if closes:
             self._clear(run, waiting)
-        created = [found if isinstance(found, RunRecord) else self.create(found).record for found in planned.values()]
+            self.tasks.drop_all(t.run)
+            if flags & PLACED and t.continued is None:
+                self.places.leave(t.run)
+        elif own is not None:
+            for task in t.tasks:
+                self.tasks.put(own, task)
+        created = [
+            found if isinstance(found, RunRecord) else self.create(found, child=True).record
+            for found in planned.values()
+        ]
         if t.continued is not None and own is not None:
-            created.append(self._create(t.continued, own.generation + 1))
+            following = self._create(t.continued, own.generation + 1, own.queue)
+            if own.queue:
+                self.places.hand_over(t.run, following.number)
+            created.append(following)
         sent = [number for number in map(self._forward, t.messages) if number]
         return Applied(tuple(created), tuple(dict.fromkeys(sent))) if created or sent else APPLIED
 
     def _update(self, t: Transition, run: bytes, value: bytes, closes: bool) -> None:
         """Rewrite the run's record if something in it changes, and its place in the status index."""
         key = RUN + run
-        code, active, restore, _deaths, epoch, generation, created_at_us, closed_at_us = unpack_header(value)
+        code, active, flags, _deaths, epoch, generation, created_at_us, closed_at_us = unpack_header(value)
         new_code = code if t.status is None else CODE_OF[t.status]
         new_active = 0 if closes else int(t.active)
         if closes:
             closed_at_us = STILL_OPEN if t.closed_at_us is None else t.closed_at_us
         tail = value[HEADER.size : -records.CHECKSUM_BYTES]
-        if t.reason is not None:
+        if flags & PLACED and (closes or t.reason is not None):
+            tail = self._tail_of_placed(t, value, closes)
+            flags &= ~PLACED if closes else ~0
+        elif t.reason is not None:
             tail = records.tail_with_reason(tail, t.reason)
-        new_restore = 0 if t.restored else restore
-        head = HEADER.pack(new_code, new_active, new_restore, 0, epoch, generation, created_at_us, closed_at_us)
+        if t.restored:
+            flags &= ~RESTORE
+        head = HEADER.pack(new_code, new_active, flags, 0, epoch, generation, created_at_us, closed_at_us)
         body = head + tail
         if body != value[: -records.CHECKSUM_BYTES]:
             self._put(key, seal(key, body))
@@ -286,6 +380,12 @@ class Batch:
             self._txn.delete(layout.status_key(code, active, run))
             status_key = layout.status_key(new_code, bool(new_active), run)
             self._put(status_key, seal(status_key, b""))
+
+    def _tail_of_placed(self, t: Transition, value: bytes, closes: bool) -> bytes:
+        """The part behind the header of a run that has a place, which it loses when it closes."""
+        record = records.unpack_run_record(t.run, value[: -records.CHECKSUM_BYTES])
+        reason = record.reason if t.reason is None else t.reason
+        return records.pack_tail(attrs.evolve(record, reason=reason, queue="" if closes else record.queue))
 
     def _inbox(self, run: bytes) -> list[tuple[int, bytes]]:
         """The messages that wait for a run, with their numbers."""
@@ -307,6 +407,8 @@ class Batch:
             if not restart:
                 return False
             found = None
+        if found is None and child.place is not None and not self.places.sound(child.place):
+            return False
         planned[child.workflow_id] = child if found is None else found
         return True
 
@@ -344,10 +446,15 @@ class Batch:
             record = None if number is None else self.record(number)
         except StoreDamaged:
             record = None  # the sender cannot mend it and must not hold up the others of this transaction
+        if message.task is not None and not self._ends(message.task, number, record):
+            return Sent.CLOSED, number or 0
         if number is None or record is None:
             return Sent.NOT_FOUND, number or 0
         if not record.status.open:
             return Sent.CLOSED, number
+        if record.queued and message.kind in ("cancel", "terminate"):
+            self.places.leave(number)
+            self._put_record(attrs.evolve(record, queue="", queued=False), run_bytes(number))
         run = run_bytes(number)
         body = records.pack_message(message.kind, message.name, message.payload, message.failed, self._at_us)
         self._deliver(run, body)
@@ -355,6 +462,16 @@ class Batch:
             key = layout.dedup_key(message.workflow_id, message.dedup)
             self._put(key, seal(key, run))
         return Sent.ACCEPTED, number
+
+    def _ends(self, task: tuple[int, int], number: int | None, record: RunRecord | None) -> bool:
+        """Whether the run waits for the outcome of this claim of a task, which ends it. So does the outcome of one that
+        is cancelled. For a run whose record is damaged it stays."""
+        row = self.tasks.wanted(*task)
+        if row is None or not (row.cancelled or row.run == number):
+            return False
+        if row.cancelled or record is not None:
+            self.tasks.end(task[0], row)
+        return not row.cancelled
 
     def _forward(self, message: Message) -> int:
         """Send a message of a transition; the number of the run it went to, or 0."""
@@ -399,7 +516,7 @@ class Batch:
         """Give an open run to `owner`, unless another one has it whose lease is there. A run whose record is damaged is
         left where it is, like one that is gone."""
         record = self.intact_record(number)
-        if record is None or not record.status.open:
+        if record is None or not record.status.open or record.queued:
             return None
         another = record.owner not in ("", owner)
         if another and self._get(layout.lease_key(record.owner)) is not None:
@@ -430,5 +547,29 @@ class Batch:
         self._put(key, seal(key, records.pack_lease(lease)))
 
     def end_lease(self, owner: str) -> None:
-        """Take an owner's lease from him."""
+        """Take an owner's lease from him, and the tasks he has."""
         self._txn.delete(layout.lease_key(owner))
+        self.tasks.end_owner(owner)
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
+        """Let runs begin; answers their numbers."""
+        admitted = self.places.admit(queues, limit, now_us)
+        for number in admitted:
+            run, record = run_bytes(number), self.record(number)
+            assert record is not None  # the places asked for it
+            self._put_record(attrs.evolve(record, queued=False, active=True), run)
+            self._txn.delete(layout.status_key(CODE_OF[record.status], False, run))
+            status_key = layout.status_key(CODE_OF[record.status], True, run)
+            self._put(status_key, seal(status_key, b""))
+            self._wake(run, now_us)
+        return admitted
+
+    def declare(self, queue: Queue) -> None:
+        """Have limits hold for both queues of a name. Raises `StoreDamaged`."""
+        for kept in (self.places, self.tasks):
+            lane = kept.lane(queue.name)
+            if not lane.intact:
+                raise records.damaged(lane.key)
+            lane.declare(queue)

@@ -261,6 +261,7 @@ class SqliteStore(OrderedStore):
                 connection.execute(f"INSERT OR REPLACE INTO {ENGINE} VALUES (1, ?)", (who,))
         except StoreFull:
             pass  # the lock is what counts, and a full store can be held as well
+        self.end_others(owner)
 
     def _lock_engine(self, owner: str) -> bool:
         """Become the engine, unless somebody is."""

@@ -280,9 +280,9 @@ def test_a_newer_format_is_refused_politely(folder: Path):
     with LmdbBackend.open(str(folder)) as store, store.begin(True) as txn:
         txn.put(layout.FORMAT_KEY, seal(layout.FORMAT_KEY, b"\x92\x07\xa6future"))
         txn.commit()
-    with pytest.raises(StoreUnusable, match=r"has format 7.* up to 1.*Upgrade") as caught:
+    with pytest.raises(StoreUnusable, match=r"has format 7.* up to 2.*Upgrade") as caught:
         LmdbBackend.open(str(folder))
-    assert (caught.value.found, caught.value.readable) == (7, 1)
+    assert (caught.value.found, caught.value.readable) == (7, 2)
     assert ENVIRONMENTS._open == {}
 
 

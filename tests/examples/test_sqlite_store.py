@@ -156,9 +156,9 @@ def test_opened_to_look(path: Path):
 def test_a_later_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
     """A store written by a later release is named with its file, and not opened."""
     with monkeypatch.context() as later:
-        later.setattr(layout, "FORMAT", 2)
+        later.setattr(layout, "FORMAT_WITHOUT_QUEUES", 3)
         SqliteStore.open(str(path)).close()
-    with pytest.raises(StoreUnusable, match=f"^{path} has format 2"):
+    with pytest.raises(StoreUnusable, match=f"^{path} has format 3"):
         SqliteStore.open(str(path))
 
 
