@@ -201,13 +201,15 @@ class Place:
 class QueueState:
     """How a queue stands. `waiting` counts those in line, behind, and aside; `oldest_us` is when the oldest of them was
     put there, a run: created (None: nothing waits); `limits` what was declared for the name (without limits if nothing
-    was)."""
+    was). `next_us`: when time alone may let another one go, because the first of those aside is due, or a token comes
+    (for what is in line while the rate holds it back); None if nothing waits for time."""
 
     kind: Kind
     limits: Queue
     waiting: int = 0
     at_work: int = 0
     oldest_us: int | None = None
+    next_us: int | None = None
 
     @property
     def name(self) -> str:

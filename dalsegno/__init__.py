@@ -65,6 +65,7 @@ from dalsegno.core.errors import (
     RunConflict,
     RunNotFound,
     SendFailed,
+    StepKilledWorkers,
     StepOutcomeUnknown,
     StoreDamaged,
     StoreError,
@@ -79,6 +80,7 @@ from dalsegno.core.errors import (
     WorkflowError,
 )
 from dalsegno.core.policies import CheckpointPolicy, Completion, Retention, Retry
+from dalsegno.core.queues import Queue, Rate
 from dalsegno.core.store import Status
 from dalsegno.core.values.codec import Codec
 
@@ -122,7 +124,9 @@ __all__ = [
     "Patched",
     "Permanent",
     "Publish",
+    "Queue",
     "Random",
+    "Rate",
     "Receive",
     "RemoteError",
     "Retention",
@@ -144,6 +148,7 @@ __all__ = [
     "Spawn",
     "Status",
     "StepContext",
+    "StepKilledWorkers",
     "StepOutcomeUnknown",
     "StoreDamaged",
     "StoreError",

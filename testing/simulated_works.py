@@ -274,6 +274,8 @@ class SimulatedWorks(Works):
             yield self.agenda.next_us - steady_us
         if loop.timeouts.next_us is not None:
             yield loop.timeouts.next_us - steady_us
+        if loop.tasks.next_us is not None:
+            yield loop.tasks.next_us - self.stage.clock.now_us()
         for run in loop.deferred.values():
             if run.activation is not None:
                 yield run.activation.since_us + loop.pacing.limit_us(run) - steady_us
@@ -303,6 +305,7 @@ class SimulatedWorks(Works):
                 self.upkeep.flush_old(everything=True)
                 self.committer.retry()
             self.around.backend.release([*self.loop.live], self.around.owner)
+            self.loop.tasks.stop()
             self.leases.end()
         except StoreError:
             pass  # as at the worker's stop: the runs go on when the store is opened again

@@ -28,7 +28,7 @@ from dalsegno.core.errors import (
     StepOutcomeUnknown,
 )
 from dalsegno.core.policies import StepOptions
-from dalsegno.core.queues import Kind, Queue, QueueState, Task, queue_name
+from dalsegno.core.queues import Queue, QueueState, Task, queue_name
 from dalsegno.core.store import Sent
 
 DEATHS_MAX = 5
@@ -89,7 +89,7 @@ class Tasks:
         self.held: dict[int, Assignment] = {}
         self.draining = False
         self._changes: object = None
-        self._busy: dict[Kind, bool] = {"run": False, "step": False}
+        self.next_us: int | None = None  # when time alone lets something go
         self._turn = 0
         self._unanswered: list[tuple[Assignment, Job]] = []
 
@@ -110,14 +110,14 @@ class Tasks:
         changes = backend.changes()
         if self.held and (changes != self._changes or self._notes.due()):
             self._look_after()
-        if changes == self._changes and not any(self._busy.values()):
+        if changes == self._changes and (self.next_us is None or self._around.clock.now_us() < self.next_us):
             return
-        states = backend.queues()
-        self._changes = changes
-        self._busy = {"run": False, "step": False}
-        if not self.draining:
-            self._admit([s for s in states if s.kind == "run" and self._serves(s)])
-            self._take([s for s in states if s.kind == "step" and self._serves(s)])
+        states = [] if self.draining else [state for state in backend.queues() if self._serves(state)]
+        self._admit([state for state in states if state.kind == "run"])
+        self._take([state for state in states if state.kind == "step"])
+        times = [state.next_us for state in states if state.next_us is not None]
+        self.next_us = min(times, default=None)
+        self._changes = changes  # not before: if the store fails in between, the next tick looks again
 
     def _serves(self, state: QueueState) -> bool:
         return state.waiting > 0 and (self.serves is None or state.name in self.serves)
@@ -130,19 +130,13 @@ class Tasks:
 
     def _admit(self, states: list[QueueState]) -> None:
         """Let runs begin; they are claimed like any others, as what has news."""
-        if not states:
-            return
-        self._busy["run"] = True  # a limit, or want of room, may hold them back without anything being written
         room = self.run_room()
-        if room > 0:
+        if states and room > 0:
             self._around.backend.admit(self._names(states), room, self._around.clock.now_us())
 
     def _take(self, states: list[QueueState]) -> None:
-        if not states or not self._around.steps:
-            return
-        self._busy["step"] = True
         room = self.room()
-        if room <= 0:
+        if not states or not self._around.steps or room <= 0:
             return
         names, around = self._names(states), self._around
         taken = around.backend.take(names, around.owner, room, around.clock.now_us(), self._around.steps.keys())
