@@ -8,7 +8,7 @@ a place in it that was written once never holds anything else, so that no two ex
     >>> from dalsegno.core.events import RunStarted, StepCompleted
     >>> history = [RunStarted(0, "nap", "n", 1, b"", b""), StepCompleted(9, "1", "pay", b"", 3, 1, 2, b"")]
     >>> [str(found) for found in check_executions([], {"n#1": history})]
-    ['n#1, event 1: StepCompleted of command 1, attempt 1, and no body ran [executed]']
+    ["n#1, event 1: StepCompleted of 'pay' (command 1), attempt 1, and no body ran [executed]"]
     >>> check_executions([Execution("n#1/1", 1, 5)], {"n#1": history})
     []
 
@@ -84,7 +84,7 @@ def _of_event(
     once: bool,
     slack_us: int,
 ) -> Iterator[Violation]:
-    said = f"{type(event).__name__} of command {event.id}, attempt {event.attempt}"
+    said = f"{type(event).__name__} of {event.name!r} (command {event.id}), attempt {event.attempt}"
     ran = any(body.attempt == event.attempt for body in bodies)
     if not ran and (
         isinstance(event, ev.StepCompleted) or not once

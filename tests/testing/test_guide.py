@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dalsegno import Engine
+from dalsegno import Engine, Flow, step, workflow
 from dalsegno.testing import FaultPlan
 from dalsegno.testing.faults import SITES
+from dalsegno.tools.ledger import Outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "testing.md"
@@ -74,6 +75,7 @@ def test_the_guides_commands_do_what_they_should(guide: Any, command: str, tmp_p
         (tmp_path / name).write_text(text)
     with Engine(f"lmdb:{tmp_path / 'orders'}", workflows=[guide.changed]) as engine:
         engine.start(guide.changed, "order-1", 5)
+    (tmp_path / "ledger.jsonl").write_text("")
     program, *arguments = shlex.split(command)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAMS[program], *arguments],
@@ -86,6 +88,34 @@ def test_the_guides_commands_do_what_they_should(guide: Any, command: str, tmp_p
     assert ("2 passed" if program == "pytest" else "everything fits" if "check" in command else "0 findings") in (
         done.stdout + done.stderr
     )
+
+
+def test_what_the_guide_writes_down_is_a_ledger(guide: Any, tmp_path: Path):
+    """The lines that a step of the guide writes are read by `replay check`, and fit what was recorded."""
+    ledger = tmp_path / "ledger.jsonl"
+
+    @step
+    def pay(number: int) -> int:
+        guide.write_down(str(ledger))
+        return number
+
+    @workflow
+    def buy(number: int) -> Flow[int]:
+        return (yield from pay(number))
+
+    outcomes = Outcomes()
+    with Engine("memory:", workflows=[buy]) as engine:
+        run = engine.start(buy, 1, id="buy-1")
+        run.result(timeout=10)
+        record = engine.backend.find("buy-1")
+        assert record is not None
+        outcomes.note(record, run.history())
+    compared = outcomes.against(ledger)
+    assert (compared.executions, compared.outcomes, compared.problems) == (1, 1, [])
+    ledger.write_text("")
+    assert [problem.what for problem in outcomes.against(ledger).problems] == [
+        "StepCompleted of 'pay' (command 1), attempt 1, and no body ran"
+    ]
 
 
 def test_the_guide_shows_tests():
