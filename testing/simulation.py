@@ -20,9 +20,10 @@ from typing import Any, Self
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.definitions import Definition, StepDefinition, listed
 from dalsegno.core.engine.clockwork import AFTER_FIRING_S, TICK_S
-from dalsegno.core.engine.engine import retention_or_none
 from dalsegno.core.engine.recovery import DEATHS_MAX
 from dalsegno.core.engine.run import Run
+from dalsegno.core.engine.sweeping import Sweeper
+from dalsegno.core.engine.worker import retention_or_none
 from dalsegno.core.engine.works import CommonOptions
 from dalsegno.core.errors import BadOption, StoreError, TimedOut
 from dalsegno.core.options import flag, given_or_default, instance
@@ -77,7 +78,6 @@ class Simulation(CarefulEngine):
     """
 
     works: SimulatedWorks
-    _sweeps_in_background = False
 
     def __init__(
         self,
@@ -188,7 +188,9 @@ class Simulation(CarefulEngine):
                 held_as="a simulation",
             )
             self.works = SimulatedWorks(store, self._stage, self._options)
-            self._serve(self.works, self._retention)
+            self._serve(self.works)
+            if self._retention is not None:
+                self.works.clockwork.sweeper = Sweeper(store, self.clock, self._retention)
             try:
                 self.works.open()
                 return

@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, Self, Unpack
 
 from dalsegno.core.engine.arrivals import MAIL
 from dalsegno.core.engine.client import Client
-from dalsegno.core.engine.clockwork import Sweeps
 from dalsegno.core.engine.committer import Committer, Request, Write
 from dalsegno.core.engine.run import Run
 from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
 from dalsegno.core.errors import EngineClosed, StoreUnusable
 from dalsegno.core.events import RunStarted
-from dalsegno.core.options import instance
-from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
 CLOSED = "this engine was closed; open another one on the store and the runs go on there"
@@ -45,44 +42,26 @@ class Engine(Client):
     ...     engine.start(hello, "world", id="first").result(timeout=10)
     'hello world'
 
-    Takes what `Worker` takes, and `retention`, which says how long closed runs are kept; without it nothing is ever
-    deleted. Opening claims every unfinished run in the store that no other engine has, and goes on with it; closing
-    stops in good order. Several engines and workers may share a store, unless one of them wants it `alone`.
+    Takes what `Worker` takes. Opening claims every unfinished run in the store that no other engine has, and goes on
+    with it; closing stops in good order. Several engines and workers may share a store, unless one of them wants it
+    `alone`.
 
     Raises `StoreInUse` where they may not, `StoreUnusable`, `DefinitionError`.
     """
 
-    _sweeps_in_background: ClassVar[bool] = True
-
-    def __init__(
-        self, store: str | Backend, *, retention: Retention | None = None, **options: Unpack[WorkerOptions]
-    ) -> None:
-        retention_or_none(retention)
+    def __init__(self, store: str | Backend, **options: Unpack[WorkerOptions]) -> None:
         worker = Worker(store, **options)
-        try:
-            self._serve(worker, retention)
-        except BaseException:
-            if worker.owns_backend:
-                worker.around.backend.close()
-            raise
+        self._serve(worker)
         worker.start()
 
-    def _serve(self, works: Works, retention: Retention | None = None) -> None:
-        """Be the client of these works, and have them sweep."""
+    def _serve(self, works: Works) -> None:
+        """Be the client of these works."""
         self._worker, self._around = works, works.around
         self._owns_backend = False  # the works close it
         self._closed = False
         self._closing = threading.Lock()
         self._waited: set[threading.Event] = set()  # by threads
         self._awaited: set[Future[None]] = set()  # by event loops
-        if retention is not None:
-            works.clockwork.sweeper = self._sweeper(works, retention)
-
-    def _sweeper(self, works: Works, retention: Retention) -> Sweeps:
-        from dalsegno.core.engine.sweeping import BackgroundSweeper, Sweeper
-
-        kind = BackgroundSweeper if self._sweeps_in_background else Sweeper
-        return kind(works.around.backend, works.around.clock, retention)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -96,8 +75,6 @@ class Engine(Client):
             if self._closed:
                 return
             self._closed = True
-            if self._worker.clockwork.sweeper is not None:
-                self._worker.clockwork.sweeper.stop()
             self._worker.stop()
             for event in list(self._waited):
                 event.set()
@@ -225,12 +202,6 @@ class Engine(Client):
         if run.ended:
             _settle(ended)
         return True
-
-
-def retention_or_none(given: Retention | None) -> Retention | None:
-    """What says how long runs are kept, if anything does. Raises `BadOption`."""
-    takes = "a Retention, like retention=Retention(completed=timedelta(days=7))"
-    return None if given is None else instance("retention", given, Retention, takes)
 
 
 def _settle(ended: Future[None], error: Exception | None = None) -> None:

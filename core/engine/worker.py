@@ -28,7 +28,8 @@ from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import CommonOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
-from dalsegno.core.options import duration, whole
+from dalsegno.core.options import duration, instance, whole
+from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Worker(Works):
     Several workers, in processes of their own, may share a store: runs that a `Client` created go to whoever has room,
     and those of a worker that has died, or that has not renewed its `lease` (seconds) in time, to the others. With
     `alone`, this one has the store to itself. Workflow code that runs for `watchdog` seconds without a yield is
-    interrupted and its run blocked (None: never); code that is being debugged is not.
+    interrupted and its run blocked (None: never); code that is being debugged is not. `retention` says how long closed
+    runs are kept; without it nothing is ever deleted.
 
     Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine has the
     store to itself, or with `alone` when there is any other, and for stores that only one engine can work on.
@@ -78,8 +80,10 @@ class Worker(Works):
         executor: Executor | Callable[[], Executor] | None = None,
         grace: float | timedelta = GRACE_S,
         watchdog: float | timedelta | None = WATCHDOG_S,
+        retention: Retention | None = None,
         **options: Unpack[CommonOptions],
     ) -> None:
+        retention_or_none(retention)
         whole("durable", durable, least=0)
         whole("step_threads", step_threads, least=0)
         if executor is not None:
@@ -97,6 +101,8 @@ class Worker(Works):
             one = "durable=0" if not durable else "step_threads=0"
             raise BadOption(f"{one} leaves work to other workers, and no other process can open this store")
         self.clockwork.moves_runs = durable > 0
+        if retention is not None:
+            self._sweep_by(retention)
         self._durable = self.durable = Crew("durable", durable, self.loop.advance, self.committer.idle, is_loaded)
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
@@ -146,6 +152,8 @@ class Worker(Works):
         """Stop in good order: no new bodies, running ones get `grace`, everything is recorded, the runs are given
         back and the store is released. Runs that are not finished go on when the store is opened again."""
         allowed = self._grace if grace is None else duration("grace", grace)
+        if self.clockwork.sweeper is not None:
+            self.clockwork.sweeper.stop()
         self.loop.draining = self.claims.draining = True
         self._hand_over()
         self._steps.stop()
@@ -167,6 +175,17 @@ class Worker(Works):
             self.around.observed.tell("closed")
         if self.owns_backend:
             self.around.backend.close()
+
+    def _sweep_by(self, retention: Retention) -> None:
+        """Have closed runs deleted in time, besides all else."""
+        from dalsegno.core.engine.sweeping import BackgroundSweeper
+
+        try:
+            self.clockwork.sweeper = BackgroundSweeper(self.around.backend, self.around.clock, retention)
+        except BaseException:  # an archive that cannot be used here
+            if self.owns_backend:
+                self.around.backend.close()
+            raise
 
     def _give_up(self, run: LiveRun, thread: int, reason: str) -> None:
         """Count out a thread that will not come back from a workflow's code, and set its run aside."""
@@ -269,3 +288,9 @@ class Worker(Works):
 
                 self._async = Started(self.around, self.loop)
             return self._async
+
+
+def retention_or_none(given: Retention | None) -> Retention | None:
+    """What says how long runs are kept, if anything does. Raises `BadOption`."""
+    takes = "a Retention, like retention=Retention(completed=timedelta(days=7))"
+    return None if given is None else instance("retention", given, Retention, takes)

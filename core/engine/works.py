@@ -27,7 +27,7 @@ from dalsegno.core.engine.tasks import limits_given, names_given
 from dalsegno.core.engine.upkeep import Upkeep
 from dalsegno.core.errors import BadOption
 from dalsegno.core.options import duration, flag, given_or_default, whole
-from dalsegno.core.policies import CheckpointPolicy
+from dalsegno.core.policies import CheckpointPolicy, Retention
 from dalsegno.core.queues import DEFAULT, Queue
 from dalsegno.core.store import Backend, opened
 from dalsegno.core.values.codec import Codec
@@ -72,6 +72,7 @@ class WorkerOptions(CommonOptions, total=False):
     executor: Executor | Callable[[], Executor] | None
     grace: float | timedelta
     watchdog: float | timedelta | None
+    retention: Retention | None
 
 
 class Works:

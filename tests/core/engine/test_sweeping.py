@@ -14,6 +14,7 @@ import pytest
 
 from dalsegno import (
     BadOption,
+    Client,
     ContinueAsNew,
     Engine,
     Flow,
@@ -23,6 +24,7 @@ from dalsegno import (
     RunConflict,
     RunNotFound,
     Status,
+    Worker,
     step,
     workflow,
 )
@@ -292,6 +294,18 @@ def test_an_engine_sweeps_in_the_background(tmp_path: Path):
     assert seen == ["dalsegno-retention"] * 150
 
 
+def test_a_worker_sweeps_as_an_engine_does(tmp_path: Path):
+    """A worker with `retention` deletes what has closed, also what ran before it came; stopping it ends that."""
+    url, clock = f"lmdb:{tmp_path}/store", VirtualClock()
+    with Engine(url, workflows=[adds], clock=clock) as engine:
+        assert engine.start(adds, 1, id="a").result(timeout=20) == 2
+    clock.advance(timedelta(days=8))
+    with Worker(url, workflows=[adds], clock=clock, retention=WEEK), Client(url) as client:
+        clock.advance(timedelta(hours=1))
+        until_gone(client.get("a"))
+    assert not any(thread.name == "dalsegno-retention" for thread in threading.enumerate())
+
+
 def test_closing_does_not_wait_for_an_archive_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An engine closes while an archive does not answer; when it does after all, the run is still in the store."""
     monkeypatch.setattr(sweeping, "STOP_S", 0.01)
@@ -320,5 +334,7 @@ def test_a_place_that_cannot_be_served_is_refused_at_once(tmp_path: Path):
     url = f"lmdb:{tmp_path}/store"
     with pytest.raises(BadOption, match="names no place that fsspec knows"):
         Engine(url, workflows=[adds], retention=Retention(archive="nowhere://x"))
+    with pytest.raises(BadOption, match="names no place that fsspec knows"):
+        Worker(url, workflows=[adds], retention=Retention(archive="nowhere://x"))
     with Engine(url, workflows=[adds]) as engine:
         assert engine.start(adds, 1).result(timeout=20) == 2
