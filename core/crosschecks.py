@@ -168,8 +168,8 @@ def _waiting(run: Summary) -> Iterator[str]:
 
 def _timers(run: Summary, kept: frozenset[tuple[int, str]]) -> Iterator[str]:
     status = run.record.status.value
-    wanted = run.timers if status in ("running", "paused") else frozenset[tuple[int, str]]()
-    may_be = wanted | (run.retries if status in ("running", "paused") else frozenset())
+    wanted = run.timers if status == "running" else frozenset[tuple[int, str]]()  # those of a paused run are put by
+    may_be = run.timers | run.retries if status in ("running", "paused") else wanted
     for at_us, key in sorted(kept - may_be):
         if key.startswith("s:") and status in ("running", "paused"):
             continue  # until when a task has to begin: kept with the task, and passed over once it has

@@ -164,7 +164,8 @@ class CancelRequested(Event):
 
 @attrs.frozen(slots=True, repr=False, eq=False)
 class RunPaused(Event):
-    """Somebody paused the run: nothing new is started until it is resumed. A replay takes no notice."""
+    """Somebody paused the run: its code stands still until it is resumed, and what came of bodies that were at work is
+    recorded behind this. A replay takes no notice."""
 
     tag: ClassVar[int] = 9
     at_us: int

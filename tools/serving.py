@@ -14,7 +14,7 @@ from dalsegno.core.store import Backend, Status
 from dalsegno.tools.logs import structured
 from dalsegno.tools.text import clean_lines
 
-WAKING = frozenset({"wake", "resume", "terminate"})
+WAKING = frozenset({"wake", "resume", "cancel", "terminate"})
 """Messages that a worker takes in however the run stands."""
 
 

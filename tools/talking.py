@@ -165,7 +165,7 @@ terminate = _with_reason(
 )
 pause = _with_reason(
     "pause",
-    "Start nothing new for a run until it is resumed; what runs already is recorded.",
+    "Have a run's code stand still until it is resumed; what runs already is recorded, what arrives waits.",
     "dalsegno pause order-42 --reason 'the warehouse is closed'",
     Run.pause,
 )

@@ -6,11 +6,14 @@ a replay, which sees only the order of events, goes the same way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import attrs
 
 from dalsegno.core.engine.bodies import Job, judge
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.live import Activation, LiveRun, timers_of
 from dalsegno.core.engine.outcomes import unpack_outcome
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
@@ -31,6 +34,7 @@ from dalsegno.core.events import (
     StepFailed,
     TimerFired,
 )
+from dalsegno.core.history import encode_event
 from dalsegno.core.interpreter import Waiting
 from dalsegno.core.store import DueTimer, Status, StoredMessage
 
@@ -80,13 +84,27 @@ class Arrivals:
                 act.urgent = True
                 if waiting.id in act.also.checkpoints:
                     act.also.checkpoints.remove(waiting.id)  # asked for again by a replay: it is answered already
-                self._fold(run, act, CheckpointTaken(self._now(), waiting.id, waiting.line))
+                self._record(run, act, CheckpointTaken(self._now(), waiting.id, waiting.line))
+                self._settle(run, act)
         else:
             self._requests.settle(run, act)
 
     def _fold(self, run: LiveRun, act: Activation, event: Event) -> None:
         run.happened(event)
         self._requests.settle(run, act)
+
+    @staticmethod
+    def _record(run: LiveRun, act: Activation, event: Event) -> None:
+        """Record what came of something that had begun before; the code of a paused run is told when it goes on."""
+        if run.paused:
+            act.events.append(encode_event(event))
+            run.facts = [*run.facts, event]
+        else:
+            run.happened(event)
+
+    def _settle(self, run: LiveRun, act: Activation) -> None:
+        if not run.paused:
+            self._requests.settle(run, act)
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -130,22 +148,12 @@ class Arrivals:
             assert job.result is not None
             if not job.options.idempotent:
                 act.urgent = True
-            run.happened(
-                StepCompleted(
-                    self._now(),
-                    job.id,
-                    job.name,
-                    waiting.digest,
-                    waiting.line,
-                    job.attempt,
-                    job.took_us,
-                    job.result,
-                )
-            )
+            said = (job.id, job.name, waiting.digest, waiting.line, job.attempt, job.took_us, job.result)
+            self._record(run, act, StepCompleted(self._now(), *said))
         else:
             act.urgent = True
             self._failed(run, act, job, job.error, waiting)
-        self._requests.settle(run, act)
+        self._settle(run, act)
 
     def _failed(self, run: LiveRun, act: Activation, job: Job, error: BaseException, waiting: Waiting) -> None:
         verdict = judge(job, error, self._around.spread)
@@ -155,11 +163,12 @@ class Arrivals:
         now_us = self._now()
         place = (job.id, job.name, waiting.digest, waiting.line, job.attempt, job.took_us)
         if verdict.delay_us is None:
-            run.happened(StepFailed(now_us, *place, told))
+            self._record(run, act, StepFailed(now_us, *place, told))
             return
         retry_at_us = now_us + verdict.delay_us
-        act.also.timers_set.append((retry_at_us, f"r:{job.id}"))
-        run.happened(StepAttemptFailed(now_us, *place, told, retry_at_us))
+        if not run.paused:
+            act.also.timers_set.append((retry_at_us, f"r:{job.id}"))
+        self._record(run, act, StepAttemptFailed(now_us, *place, told, retry_at_us))
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
@@ -168,6 +177,8 @@ class Arrivals:
         act.also.timers_cleared.append((due.deadline_us, due.key))
         if due.key == RUN_DEADLINE:
             raise Ended(Status.FAILED, "", due.deadline_us)
+        if run.paused and not due.key.startswith("s:"):
+            return  # it is set again when the run goes on
         interpreter = run.interpreter
         assert interpreter is not None
         waiting = interpreter.waiting.get(due.key[2:])
@@ -196,15 +207,35 @@ class Arrivals:
             timeout=options.start_timeout,
         )
         place = (waiting.id, waiting.name, waiting.digest, waiting.line, waiting.attempt + 1, 0)
-        self._fold(run, act, StepFailed(self._now(), *place, self._around.codec.encode_error(error)))
+        self._record(run, act, StepFailed(self._now(), *place, self._around.codec.encode_error(error)))
+        self._settle(run, act)
 
     # --- messages --------------------------------------------------------------------------------------------------
 
     def _mail(self, run: LiveRun, act: Activation) -> None:
-        for message in self._around.backend.inbox(run.number, run.seen):
+        come = self._around.backend.inbox(run.number, run.seen)
+        for at, message in enumerate(come):
+            if run.paused and not self._goes_on(run, act, come[at:]):
+                return
             run.seen = message.seq
-            act.also.consumed.append(message.seq)
-            self._message(run, act, message)
+            if message.seq not in act.also.consumed:
+                act.also.consumed.append(message.seq)
+                self._message(run, act, message)
+
+    def _goes_on(self, run: LiveRun, act: Activation, come: Sequence[StoredMessage]) -> bool:
+        """Look among the messages for what ends a pause: then all that has waited is taken in the order in which it
+        came. Without it, it goes on waiting."""
+        for message in come:
+            if message.kind == "terminate":
+                raise Ended(Status.TERMINATED, message.payload.decode(errors="replace"))
+            if message.kind in ("resume", "cancel"):
+                if message.kind == "resume":
+                    act.also.consumed.append(message.seq)
+                self._resume(run, act)
+                return True
+            if message.kind in ("pause", "wake") and message.seq not in act.also.consumed:
+                act.also.consumed.append(message.seq)
+        return False
 
     def _message(self, run: LiveRun, act: Activation, message: StoredMessage) -> None:
         interpreter = run.interpreter
@@ -212,14 +243,12 @@ class Arrivals:
         now_us, kind = self._now(), message.kind
         if kind == "terminate":
             raise Ended(Status.TERMINATED, message.payload.decode(errors="replace"))
-        if kind == "pause":
-            self._pause(run, act, message.payload.decode(errors="replace"))
-        elif kind == "resume":
-            self._resume(run, act)
-        elif kind == "signal":
+        if kind == "signal":
             self._fold(run, act, SignalReceived(now_us, message.seq, message.name, message.payload))
         elif interpreter.outcome is not None:
             return  # the workflow has ended in this very activation; only signals are still told of
+        elif kind == "pause":
+            self._pause(run, act, message.payload.decode(errors="replace"))
         elif kind == "cancel" and not interpreter.cancel_requested:
             self._fold(run, act, CancelRequested(now_us, message.payload.decode(errors="replace")))
         elif kind == "step":
@@ -232,11 +261,13 @@ class Arrivals:
             self._fold(run, act, answered(now_us, message.seq, message.name, message.payload))
 
     def _pause(self, run: LiveRun, act: Activation, reason: str) -> None:
-        if not run.paused:
-            run.paused = act.urgent = True
-            self._hold_back(run, act)
-            act.also.status, act.also.reason = Status.PAUSED, reason
-            run.happened(RunPaused(self._now(), reason))
+        """Have the code stand still: what it has asked for and what arrives for it waits, in the store."""
+        assert run.interpreter is not None
+        run.paused = act.urgent = True
+        self._hold_back(run, act)
+        act.also.status, act.also.reason = Status.PAUSED, reason
+        run.happened(RunPaused(self._now(), reason))
+        act.also.timers_cleared.extend(timers_of(run.interpreter))  # so that they do not knock in vain
 
     def _hold_back(self, run: LiveRun, act: Activation) -> None:
         """Take back the bodies that were noted in this very activation, as by a run that was just loaded; a body whose
@@ -251,13 +282,18 @@ class Arrivals:
         act.bodies, run.held = begun, [*run.held, *held]
 
     def _resume(self, run: LiveRun, act: Activation) -> None:
-        if run.paused:
-            run.paused, act.urgent = False, True
-            act.also.status, act.also.reason = Status.RUNNING, ""
-            run.happened(RunResumed(self._now()))
-            held, run.held = run.held, ()
-            self._requests.answer(run, act, held)
-            self._requests.settle(run, act)
+        """Have the code go on: it is told what was recorded meanwhile, and what it has asked for is carried out."""
+        interpreter = run.interpreter
+        assert interpreter is not None
+        run.paused, act.urgent = False, True
+        act.also.status, act.also.reason = Status.RUNNING, ""
+        facts, run.facts, held, run.held = run.facts, (), run.held, ()
+        for fact in facts:
+            run.watched(partial(interpreter.apply, fact))
+        run.happened(RunResumed(self._now()))
+        act.also.timers_set.extend(timers_of(interpreter))
+        self._requests.answer(run, act, held)
+        self._requests.settle(run, act)
 
     def _now(self) -> int:
         return self._around.clock.now_us()

@@ -63,6 +63,9 @@ class Requests:
         """
         interpreter = run.interpreter
         assert interpreter is not None
+        if run.paused:  # just read back: all that its code has asked for waits
+            run.held = [*run.held, *interpreter.take().issued]
+            return
         while True:
             waiting = interpreter.take_step()
             if waiting is not None:
@@ -105,9 +108,6 @@ class Requests:
     def step(self, run: LiveRun, act: Activation, waiting: Waiting) -> bool:
         """Note a body to be started, unless it runs already or waits for its next attempt. False if an event was
         folded, after which the code may ask for more."""
-        if run.paused:
-            run.held = [*run.held, waiting]
-            return True
         if waiting.id in run.running or waiting.retry_at_us is not None:
             return True
         command = waiting.command
@@ -261,9 +261,6 @@ class Requests:
     def _child(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
         if waiting.child_id is not None:
             return  # started before; it reports when it ends
-        if run.paused:
-            run.held = [*run.held, waiting]
-            return
         command, record = waiting.command, run.record
         assert isinstance(command, StartChild)
         assert record is not None

@@ -236,7 +236,26 @@ class Run(Generic[T]):
         self._say("terminate", payload=storable(reason, "a reason").encode())
 
     def pause(self, reason: str = "") -> None:
-        """Start nothing new for this run until `resume`; what runs already is recorded."""
+        """Have the run's code stand still until `resume`. Durable when this returns, in effect a moment later.
+
+        Bodies that are at work already end, and what came of them is recorded; the code is told of it at `resume`.
+        Signals, answers of callbacks and ends of children wait in the inbox, which is durable, and timers stay due.
+        Then all of it is taken, in the order in which it came. `cancel` ends a pause, because clean-up has to run;
+        `terminate` ends the run as it stands, and so does its own time-out. A child is a run of its own, and not paused
+        with its parent; a step that was put on a queue before may still be begun by a worker. Raises `RunClosed`.
+
+        >>> from dalsegno import Engine, Flow, Receive, workflow
+        >>> @workflow
+        ... def greets() -> Flow[str]:
+        ...     return (yield from Receive("name", str))
+        >>> with Engine("memory:", workflows=[greets]) as engine:
+        ...     run = engine.start(greets)
+        ...     run.pause("for lunch")
+        ...     run.signal("name", "world")
+        ...     run.resume()
+        ...     run.result(timeout=10)
+        'world'
+        """
         self._say("pause", payload=storable(reason, "a reason").encode())
 
     def resume(self) -> None:

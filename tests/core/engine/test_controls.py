@@ -10,11 +10,13 @@ from dalsegno import (
     Cancelled,
     Client,
     Flow,
+    Publish,
     Receive,
     Retry,
     RunClosed,
     Shield,
     Sleep,
+    Spawn,
     Status,
     Terminated,
     TimedOut,
@@ -23,7 +25,8 @@ from dalsegno import (
     workflow,
 )
 from dalsegno.backends.memory import MemoryBackend
-from dalsegno.core.events import CancelRequested, RunPaused, RunResumed, RunStarted, StepCompleted, TimerFired
+from dalsegno.core.events import CancelRequested, RunStarted
+from dalsegno.testing import assert_replays, assert_sound
 from dalsegno.testing.simulation import Simulation
 
 
@@ -191,8 +194,9 @@ def test_a_closed_run_takes_no_more_words():
             run.signal("")
 
 
-def test_a_paused_run_starts_nothing_new_until_it_is_resumed():
-    """What runs is recorded, timers fire and signals arrive, but the next step begins only after `resume`."""
+def test_the_code_of_a_paused_run_stands_still_until_it_is_resumed():
+    """What runs is recorded, all else waits: signals in the inbox, timers, what the code would do with an outcome. A
+    restart changes nothing of it, and at the end of the pause all of it is taken in the order in which it came."""
     done: list[tuple[str, float]] = []
 
     @step
@@ -200,11 +204,14 @@ def test_a_paused_run_starts_nothing_new_until_it_is_resumed():
         done.append((what, simulation.elapsed))
 
     @workflow
-    def busy() -> Flow[str]:
+    def busy() -> Flow[list[str]]:
+        napping = yield from Spawn(Sleep(20))
         yield work("first")
-        yield Sleep(30)
+        yield Publish("first", "done")
+        words = [(yield from Receive("word", str)), (yield from Receive("word", str))]
+        yield from napping
         yield work("second")
-        return (yield from Receive("word", str))
+        return words
 
     with Simulation([busy]) as simulation:
         simulation.takes(work, 10)
@@ -212,16 +219,100 @@ def test_a_paused_run_starts_nothing_new_until_it_is_resumed():
         simulation.at(5, lambda: run.pause("for lunch"))
         simulation.at(6, run.pause)
         simulation.at(50, lambda: run.signal("word", "go"))
+        simulation.at(51, lambda: run.signal("word", "on"))
         simulation.at(60, simulation.restart)
         simulation.run(timeout=70)
-        assert (run.status, run.record.reason) == (Status.PAUSED, "for lunch")
+        assert (run.status, run.record.reason, run.state) == (Status.PAUSED, "for lunch", {})
+        assert [message.name for message in simulation.backend.inbox(run.record.number)] == ["word", "word"]
+        assert_sound(simulation.backend)
         simulation.at(100, run.resume)
         simulation.at(101, run.resume)
-        assert run.result() == "go"
-        assert done == [("first", 10), ("second", 110)]
-        kinds = [type(e) for e in run.history()]
-        assert kinds.count(RunPaused) == kinds.count(RunResumed) == 1
-        assert kinds.index(RunPaused) < kinds.index(StepCompleted) < kinds.index(TimerFired) < kinds.index(RunResumed)
+        assert run.result() == ["go", "on"]
+        assert (run.state, done) == ({"first": "done"}, [("first", 10), ("second", 110)])
+        kinds = [type(event).__name__ for event in run.history()]
+        assert kinds[:6] == ["RunStarted", "TimerSet", "RunPaused", "StepCompleted", "RunResumed", "SignalReceived"]
+        assert kinds.count("RunPaused") == kinds.count("RunResumed") == 1
+        assert assert_replays(run, [busy]) == 1
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("step_too", [False, True])
+def test_a_paused_run_neither_publishes_nor_ends(cold: bool, step_too: bool):
+    """Signals that would move it, and lead it to its end, wait; how the run stands and what it shows stay."""
+
+    @step(retry=Retry(initial=1, jitter=0, retry_on=(OSError,)))
+    def work(n: int) -> int:
+        if step_context().attempt == 1:
+            raise OSError("try again")
+        return n
+
+    @workflow
+    def counts() -> Flow[int]:
+        count = 0
+        for _ in range(3):
+            yield from Receive("tick")
+            count += 1
+            yield from Publish("count", count)
+            if step_too:
+                yield from work(count)
+        return count
+
+    with Simulation([counts], cold=cold) as simulation:
+        run = simulation.start(counts)
+        simulation.takes(work, 10)
+        simulation.at(0, lambda: run.signal("tick"))
+        simulation.at(5, lambda: run.pause("hold"))
+        for at in (20, 30, 40):
+            simulation.at(at, lambda: run.signal("tick"))
+        simulation.run(timeout=100)
+        assert (run.status, run.state) == (Status.PAUSED, {"count": 1})
+        assert_sound(simulation.backend)
+        simulation.at(200, run.resume)
+        assert run.result() == 3
+        assert simulation.backend.next_deadline_us() is None
+
+
+def test_pauses_and_what_comes_between_them_keep_their_order():
+    """Pause, signal, resume, pause: the run takes the signal, and is paused again; who pauses twice resumes once."""
+
+    @workflow
+    def listens() -> Flow[str]:
+        first = yield from Receive("word", str)
+        yield from Publish("first", first)
+        return first + (yield from Receive("word", str))
+
+    store = MemoryBackend()
+    with Client(store) as client:
+        run = client.start(listens, id="l")
+        for say in (run.pause, run.pause, lambda: run.signal("word", "a"), run.resume, run.pause):
+            say()
+        run.signal("word", "b")
+    with Simulation([listens], store=store) as simulation:
+        simulation.run()
+        handle = simulation.get("l")
+        assert (handle.status, handle.state) == (Status.PAUSED, {"first": "a"})
+        handle.resume()
+        assert handle.result() == "ab"
+        kinds = [type(event).__name__ for event in handle.history()]
+        assert kinds == [
+            *["RunStarted", "RunPaused", "RunResumed", "SignalReceived", "RunPaused", "RunResumed", "SignalReceived"],
+            "RunCompleted",
+        ]
+
+
+def test_a_paused_run_runs_out_of_its_own_time():
+    """The run's own time-out bounds the whole run, pauses and all."""
+
+    @workflow(timeout=60)
+    def waits() -> Flow[None]:
+        yield Sleep(30)
+
+    with Simulation([waits]) as simulation:
+        run = simulation.start(waits)
+        simulation.at(10, run.pause)
+        with pytest.raises(TimedOut):
+            run.result()
+        assert (run.status, simulation.elapsed) == (Status.FAILED, 60)
 
 
 def test_a_run_paused_before_anybody_worked_on_it_starts_nothing():
@@ -253,11 +344,19 @@ def test_a_run_paused_before_anybody_worked_on_it_starts_nothing():
 
 
 def test_a_paused_run_can_be_cancelled_and_terminated():
-    """Pausing keeps nobody from ending a run: what its clean-up asks for waits for `resume`."""
+    """Pausing keeps nobody from ending a run: a cancellation ends the pause, since clean-up has to run."""
+    tidied = []
+
+    @step
+    def tidy() -> None:
+        tidied.append(1)
 
     @workflow
     def wait() -> Flow[None]:
-        yield Sleep(1000)
+        try:
+            yield Sleep(1000)
+        finally:
+            yield tidy()
 
     with Simulation([wait]) as simulation:
         cancelled, terminated = simulation.start(wait), simulation.start(wait)
@@ -268,6 +367,7 @@ def test_a_paused_run_can_be_cancelled_and_terminated():
         terminated.terminate()
         simulation.run(timeout=1)
         assert (cancelled.status, terminated.status) == (Status.CANCELLED, Status.TERMINATED)
+        assert tidied == [1]
 
 
 def test_a_run_that_takes_longer_than_its_timeout_fails():
