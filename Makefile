@@ -7,7 +7,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture mutants check format docs bench soak clean
+.PHONY: help demo test test-all torture mutants check format docs bench bench-peers soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ docs: $(VENV)/installed  ## the site, into build/site
 
 bench: $(VENV)/installed  ## the benchmark, each figure beside its yardstick
 	$(BIN)/python benchmarks/bench.py
+
+bench-peers: $(VENV)/installed  ## the same work on dalsegno, DBOS, dura and absurd, each installed for it
+	$(BIN)/python benchmarks/peers.py
 
 soak: $(VENV)/installed  ## a simulated day, then MINUTES=60 for real: does anything grow?
 	$(BIN)/python benchmarks/soak.py --simulated-day
