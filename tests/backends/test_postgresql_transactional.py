@@ -482,7 +482,7 @@ def test_a_statement_does_not_take_longer_than_the_step_may(place: Place):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_commit_that_was_not_answered_is_looked_up(place: Place, monkeypatch: pytest.MonkeyPatch, after: bool):
-    """The connection is cut just before the server commits, or just after: only if it did not, the attempt has failed."""
+    """The connection is cut just before the server commits, or just after: only the former is a failed attempt."""
     record, cut, bodies = transactional._record_and_commit, list[int](), list[int]()
 
     def cut_off(connection: Any, *rest: Any) -> None:
