@@ -19,6 +19,7 @@ from dalsegno.tools.failures import NO, say
 from dalsegno.tools.moving import whole_file
 from dalsegno.tools.options import (
     RunName,
+    StoreUrl,
     app_option,
     command_help,
     filter_options,
@@ -115,7 +116,7 @@ def verify_runs(
 )
 @click.argument("a", type=RunName())
 @click.argument("b", type=RunName())
-@click.option("--other", metavar="URL", help="The store that B is in, when it is another one.")
+@click.option("--other", metavar="URL", type=StoreUrl(), help="The store that B is in, when it is another one.")
 @app_option(required=False)
 @store_option
 @json_option

@@ -5,7 +5,7 @@ names and docs/schemas describes. What does not fit on the screen goes through a
 a second shows a bar, on stderr and only where that is a terminal.
 
 Shell completion is click's: `eval "$(_REPLAY_COMPLETE=bash_source replay)"`, and the same with `_DALSEGNO_COMPLETE` and
-`dalsegno`; zsh and fish likewise. Run ids and names are completed from the store that is meant.
+`dalsegno`; zsh and fish likewise. Run ids, names and tags are completed from the store that is meant (`proposing`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,8 +23,8 @@ from click.shell_completion import CompletionItem
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dalsegno.core.store import RunRecord, Status
-from dalsegno.tools.stores import open_for_reading, store_url
+from dalsegno.core.store import Status
+from dalsegno.tools.proposing import runs_like, urls_like, words_like
 from dalsegno.tools.text import as_json, clean, parse_age
 
 T = TypeVar("T")
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 else:
     _Type = click.ParamType  # generic at run time in the newest releases of click only
 
-COMPLETIONS_MAX = 50
 WIDE = 160  # columns, where the output is no terminal that would say
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -64,6 +63,7 @@ def store_option(function: F) -> F:
         "--store",
         "store",
         metavar="URL",
+        type=StoreUrl(),
         help="lmdb:PATH, postgresql://…; to look into: file:EXPORTED, archive:FOLDER. Else $DALSEGNO_STORE, else the "
         "nearest folder .dalsegno.",
     )(function)
@@ -124,6 +124,14 @@ class KeyValue(Name):
             self.fail(f"{value!r} is no tag; write key=value", param, ctx)
         return key, rest
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        with suppress(Exception):  # as above
+            tags = words_like(
+                ctx.params.get("store"), incomplete, lambda one: [f"{k}={v}" for k, v in one.tags.items()]
+            )
+            return list(map(CompletionItem, tags))
+        return []
+
 
 class Json(_Type):
     """A value written as JSON."""
@@ -147,19 +155,11 @@ class RunName(Name):
     name = "run"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        try:
-            other = (
-                ctx.params.get("other") if param.name == "b" else None
-            )  # of `diff`, whose second run may be elsewhere
-            records = _records_of(other or ctx.params.get("store"))
-        except Exception:  # a shell that completes has no use for an error
-            return []
-        found = {one.workflow_id: one for one in reversed(records) if one.workflow_id.startswith(incomplete)}
-        return [
-            CompletionItem(id, help=f"{record.workflow} {record.status.value}")
-            for id, record in list(reversed(found.items()))[:COMPLETIONS_MAX]
-            if id.isprintable()
-        ]
+        other = ctx.params.get("other") if param.name == "b" else None  # of `diff`, whose second run may be elsewhere
+        with suppress(Exception):  # a shell that completes has no use for an error
+            found = runs_like(other or ctx.params.get("store"), incomplete)
+            return [CompletionItem(id, help=f"{one.workflow} {one.status.value}") for id, one in found.items()]
+        return []
 
 
 class WorkflowName(Name):
@@ -168,12 +168,21 @@ class WorkflowName(Name):
     name = "workflow"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        try:
-            records = _records_of(ctx.params.get("store"))
-        except Exception:  # as above
-            return []
-        names = {record.workflow for record in records if record.workflow.isprintable()}
-        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+        with suppress(Exception):  # as above
+            found = words_like(ctx.params.get("store"), incomplete, lambda record: [record.workflow])
+            return list(map(CompletionItem, found))
+        return []
+
+
+class StoreUrl(_Type):
+    """A store. Completed by its kind, and then from the folders and files here."""
+
+    name = "url"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        with suppress(Exception):  # as above
+            return list(map(CompletionItem, urls_like(incomplete)))
+        return []
 
 
 def _is_text(value: str) -> bool:
@@ -182,11 +191,6 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _records_of(store: str | None) -> list[RunRecord]:
-    with open_for_reading(store_url(store)) as opened:
-        return opened.runs(limit=1000)
 
 
 def filter_options(function: F) -> F:
