@@ -240,8 +240,11 @@ def test_the_code_of_a_paused_run_stands_still_until_it_is_resumed():
 def test_a_paused_run_neither_publishes_nor_ends(cold: bool, step_too: bool):
     """Signals that would move it, and lead it to its end, wait; how the run stands and what it shows stay."""
 
+    ran: list[float] = []
+
     @step(retry=Retry(initial=1, jitter=0, retry_on=(OSError,)))
     def work(n: int) -> int:
+        ran.append(simulation.elapsed)
         if step_context().attempt == 1:
             raise OSError("try again")
         return n
@@ -266,6 +269,7 @@ def test_a_paused_run_neither_publishes_nor_ends(cold: bool, step_too: bool):
             simulation.at(at, lambda: run.signal("tick"))
         simulation.run(timeout=100)
         assert (run.status, run.state) == (Status.PAUSED, {"count": 1})
+        assert ran == ([10] if step_too else [])
         assert_sound(simulation.backend)
         simulation.at(200, run.resume)
         assert run.result() == 3
