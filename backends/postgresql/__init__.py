@@ -16,6 +16,7 @@ driver is psycopg 3, which `pip install 'dalsegno[postgresql]'` brings.
 | `failures` | what PostgreSQL's errors mean to the engine |
 | `statements`, `wire`, `rows` | the statements, and values as bytes |
 | `writing`, `planning` | a group of writes in one round trip or two, and the decisions in between |
+| `queueing`, `queue_planning`, `queue_statements` | tasks and places: who takes them; a group of writes; in SQL |
 | `reading`, `keeping` | answers as values of the port; purging, counting, checking |
 
 Two levels of durability. `full`: a commit is on the disk of the server when it returns (and on that of a synchronous

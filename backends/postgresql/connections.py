@@ -302,6 +302,8 @@ class Connections:
             if owner not in self._joined:
                 self._enter(session, owner)
                 self._joined.add(owner)
+                if not self._owner:
+                    session.run(st.END_HOLD, wire.text(owner), session.channel)
             lease = (wire.int8(length_us), wire.int8(wire.in_range(now_us)), wire.int8(self._owner_lock(owner)))
             session.run(st.JOIN, wire.text(owner), *lease)
 
@@ -311,7 +313,7 @@ class Connections:
         """End the lease of an owner, and give back the locks that he took on this connection."""
 
         def work(session: Session) -> bool:
-            answer = session.run(st.LEAVE, wire.text(owner))
+            answer = session.run(st.END_LEASE, wire.text(owner), None, session.channel, session.slot)
             if owner in self._joined:
                 self._joined.discard(owner)
                 session.run(st.UNLOCK_OWNER, wire.int8(self._owner_lock(owner)))

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from psycopg.pq.abc import PGresult
 
+from dalsegno.backends.postgresql import queue_statements as qs
 from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.connections import Connections
 from dalsegno.backends.postgresql.reading import message_of
-from dalsegno.backends.postgresql.rows import event_crc, message_crc, outcome_crc, published_crc
+from dalsegno.backends.postgresql.rows import event_crc, message_crc, note_crc, outcome_crc, published_crc, task_crc
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.core.store import Problem, Status
 
@@ -61,15 +62,20 @@ def _sweep(session: Session) -> bool:
 
 
 def stats(session: Session) -> dict[str, int]:
-    """Counts by status, and sizes. `events_bytes` is the table of histories with its index; `file_bytes` is all."""
+    """Counts by status, those of queues, and sizes. `events_bytes` is the table of histories with its index;
+    `file_bytes` is all."""
     counts = dict.fromkeys((status.value for status in Status), 0)
     answer = session.run(st.COUNTS)
     for at in range(answer.ntuples):
         counts[wire.read_text(answer.get_value(at, 0) or b"")] = wire.read_int8(answer.get_value(at, 1) or b"")
-    sizes = session.run(st.SIZES)
+    sizes, tasks = session.run(st.SIZES), session.run(qs.TASK_COUNTS)
+    waiting, at_work, queued = (wire.read_int8(tasks.get_value(0, column) or b"") for column in range(3))
     return {
         "runs": sum(counts.values()),
         **counts,
+        "tasks_waiting": waiting,
+        "tasks_at_work": at_work,
+        "runs_queued": queued,
         "events_bytes": wire.read_int8(sizes.get_value(0, 0) or b""),
         "file_bytes": wire.read_int8(sizes.get_value(0, 1) or b""),
     }
@@ -81,6 +87,7 @@ def stats(session: Session) -> dict[str, int]:
 def check(connections: Connections) -> list[Problem]:
     """Everything that is wrong with the rows of a store."""
     found = [*_events(connections), *_messages(connections), *_published(connections), *_outcomes(connections)]
+    found += [*_tasks(connections), *_notes(connections), *_counts(connections)]
     for statement, what in (
         (st.WRONG_HEADS, "has another number of events than its record says, or one is missing in between"),
         (st.LOST_EVENTS, "has a history, and no record"),
@@ -90,6 +97,9 @@ def check(connections: Connections) -> list[Problem]:
         (st.LOST_PUBLISHED, "has published values, and no record"),
         (st.LOST_KEYS, "has accepted a deduplication key, and no record"),
         (st.WRONG_COUNTER, "is numbered beyond the counter of messages"),
+        (qs.LOST_TASKS, "has a task or a place in a queue, and no open record"),
+        (qs.LOST_NOTES, "has notes of its steps, and no open record"),
+        (qs.WRONG_PLACES, "has another place in a queue than its record says"),
     ):
         answer = connections.read(lambda session, statement=statement: session.run(statement))  # type: ignore[misc]
         for at in range(answer.ntuples):
@@ -168,3 +178,39 @@ def _outcomes(connections: Connections) -> Iterator[Problem]:
                 yield Problem(f"outcome of step {step} of run {run}", _named(connections, run), None, CHECKSUM)
         if page.ntuples < BYTES_A_PAGE:
             return
+
+
+def _tasks(connections: Connections) -> Iterator[Problem]:
+    after = -1
+    while True:
+        limits = wire.int8(after), wire.int8(BYTES_A_PAGE)
+        page = connections.read(lambda session, limits=limits: session.run(qs.TASK_PAGE, *limits))  # type: ignore[misc]
+        for at in range(page.ntuples):
+            cells = [page.get_value(at, column) or b"" for column in range(6)]
+            after, run = wire.read_int8(cells[0]), wire.read_int8(cells[1])
+            if task_crc(run, wire.read_text(cells[3]), wire.read_text(cells[4]), cells[5]) != wire.read_int4(cells[2]):
+                yield Problem(f"task {after} of run {run}", _named(connections, run), None, CHECKSUM)
+        if page.ntuples < BYTES_A_PAGE:
+            return
+
+
+def _notes(connections: Connections) -> Iterator[Problem]:
+    run, step = -1, ""
+    while True:
+        after = wire.int8(run), wire.text(step), wire.int8(BYTES_A_PAGE)
+        page = connections.read(lambda session, after=after: session.run(qs.NOTE_PAGE, *after))  # type: ignore[misc]
+        for at in range(page.ntuples):
+            cells = [page.get_value(at, column) or b"" for column in range(4)]
+            run, step = wire.read_int8(cells[0]), wire.read_text(cells[2])
+            if note_crc(cells[3]) != wire.read_int4(cells[1]):
+                yield Problem(f"note for step {step} of run {run}", _named(connections, run), None, CHECKSUM)
+        if page.ntuples < BYTES_A_PAGE:
+            return
+
+
+def _counts(connections: Connections) -> Iterator[Problem]:
+    answer = connections.read(lambda session: session.run(qs.WRONG_COUNTS))
+    for at in range(answer.ntuples):
+        queue, kind, key = (wire.read_text(answer.get_value(at, column) or b"") for column in range(3))
+        of_key = f", key {key!r}" if key else ""
+        yield Problem(f"queue {queue!r} of {kind}s{of_key}", "", None, "counts other tasks than are there")

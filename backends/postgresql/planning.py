@@ -10,6 +10,7 @@ from __future__ import annotations
 import attrs
 
 from dalsegno.backends.postgresql import wire
+from dalsegno.backends.postgresql.queue_planning import Queues
 from dalsegno.backends.postgresql.rows import Row, event_crc
 from dalsegno.core.store import (
     APPLIED,
@@ -48,7 +49,7 @@ class Known:
 
     `newest` leads from a workflow id to its newest run, `named` from an id and a generation. `unseen` are the messages
     newer than what a closing transition has seen, `accepted` which run accepted a deduplication key. `numbers` are
-    fresh ones for runs, `last_message` the number that the newest message of all has.
+    fresh ones for runs, `last_message` the number that the newest message of all has. `queues` are tasks and places.
     """
 
     runs: dict[int, Row] = attrs.field(factory=dict)
@@ -58,13 +59,15 @@ class Known:
     accepted: dict[DedupKey, int] = attrs.field(factory=dict)
     numbers: list[int] = attrs.field(factory=list)
     last_message: int = 0
+    queues: Queues = attrs.field(factory=Queues)
 
 
 @attrs.define(slots=True)
 class Effects:
     """What a plan changes. Of a timer, True sets it and False clears it.
 
-    `announced`: a message came for a run that another engine than the sender's may hold, which is worth a NOTIFY.
+    `announced`: a message came for a run that another engine than the sender's may hold, or there is something to be
+    taken from a queue, which is worth a NOTIFY.
     Within one engine the answer to the commit says the same, and costs no lock over all that announce.
     """
 
@@ -79,11 +82,12 @@ class Effects:
     accepted: list[tuple[DedupKey, int, str]] = attrs.field(factory=list)
     last_message: int | None = None
     announced: bool = False
+    queues: Queues = attrs.field(factory=Queues)
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.made or self.changed or self.sent)
+        return not (self.made or self.changed or self.sent or self.queues.steps)
 
 
 class Plan:
@@ -94,7 +98,7 @@ class Plan:
     def __init__(self, known: Known, at_us: int) -> None:
         self._known = known
         self._at_us = at_us
-        self.effects = Effects()
+        self.effects = Effects(queues=known.queues)
 
     # --- creating --------------------------------------------------------------------------------------------------
 
@@ -103,13 +107,25 @@ class Plan:
         row, is_new = self._create(new)
         return Created(row.record, is_new)
 
-    def _create(self, new: NewRun) -> tuple[Row, bool]:
+    def _create(self, new: NewRun, child: bool = False) -> tuple[Row, bool]:
         found = self._known.newest.get(new.workflow_id)
-        if found is None:
-            return self._add(new, new.generation or FIRST_GENERATION), True
-        if found.status.open or new.on_conflict != "restart_closed":
+        if found is not None and (found.status.open or new.on_conflict != "restart_closed"):
             return found, False
-        return self._add(new, found.generation + 1), True
+        if not child and new.place is not None and new.place.dedup is not None and new.status.open:
+            same = self._known.queues.places.get((new.place.queue, new.place.dedup))
+            if same is not None:
+                return self._known.runs.get(same.number, same), False
+        row = self._add(new, (new.generation or FIRST_GENERATION) if found is None else found.generation + 1)
+        if new.place is not None and row.status.open:
+            self._known.queues.enter(row, new.place, new.created_at_us, dedup=not child)
+            self.effects.announced = True
+        elif not new.owner and row.status.open:
+            self._wake(row, new)
+        return row, True
+
+    def _wake(self, row: Row, new: NewRun) -> None:
+        self._deliver(row, "wake", "", b"", False, new.created_at_us)
+        self.effects.announced = True
 
     def _add(self, new: NewRun, generation: int) -> Row:
         known, effects = self._known, self.effects
@@ -125,9 +141,6 @@ class Plan:
             effects.timers[number, wire.in_range(deadline_us), key] = True
         for name, value in new.published.items():
             effects.published[number, name] = value
-        if not new.owner and row.status.open:
-            self._deliver(row, "wake", "", b"", False, new.created_at_us)
-            self.effects.announced = True
         return row
 
     # --- applying --------------------------------------------------------------------------------------------------
@@ -139,7 +152,7 @@ class Plan:
             return _GONE
         if not row.status.open:
             return _CLOSED
-        if row.epoch != t.epoch:
+        if row.epoch != t.epoch or row.queued:
             return _EPOCH
         if row.head != t.head:
             return _HEAD
@@ -153,15 +166,27 @@ class Plan:
         for message in t.messages:
             if message.kind == "signal" and not self._reachable(message, row, t, planned):
                 return Refused(Refusal.TARGET, message.workflow_id)
+        if t.tasks_withdrawn and (unready := self._known.queues.unready(t)) is not None:
+            return Refused(Refusal.TASK, unready)
+        queue = row.queue
         self._advance(t, row, closes)
         if not (t.children or t.messages or t.continued):
             return APPLIED
-        created = [one if isinstance(one, Row) else self._create(one)[0] for one in planned.values()]
+        created = [one if isinstance(one, Row) else self._create(one, child=True)[0] for one in planned.values()]
         if t.continued is not None:
-            created.append(self._add(t.continued, row.generation + 1))
+            created.append(self._continue(t.continued, row, queue))
         answers = [self.send(message, row.owner) for message in t.messages]
         sent = [number for what, number in answers if what is Sent.ACCEPTED]
         return Applied(tuple(one.record for one in created), tuple(dict.fromkeys(sent))) if created or sent else APPLIED
+
+    def _continue(self, new: NewRun, before: Row, queue: str) -> Row:
+        """The run that another one goes on as, whose place it has."""
+        row = self._add(new, before.generation + 1)
+        if queue:
+            self._known.queues.inherit(before, queue, row)
+        if not new.owner and row.status.open:
+            self._wake(row, new)
+        return row
 
     def _advance(self, t: Transition, row: Row, closes: bool) -> None:
         """What a transition does to its own run."""
@@ -181,7 +206,11 @@ class Plan:
         if closes:
             row.closed_at_us = t.closed_at_us
             self._clear(number)
+            self._known.queues.close(t, row)
             return
+        if t.tasks or t.tasks_dropped or t.tasks_withdrawn:
+            self._known.queues.change(t)
+            effects.announced |= bool(t.tasks)
         waiting = self._known.unseen.get(number)
         if waiting:
             waiting[:] = [seq for seq in waiting if seq not in t.consumed]
@@ -236,10 +265,14 @@ class Plan:
         if key is not None and key in self._known.accepted:
             return Sent.DUPLICATE, self._known.accepted[key]
         row = self._target(message)
+        if message.task is not None and not self._known.queues.answer(message.task, 0 if row is None else row.number):
+            return Sent.CLOSED, 0 if row is None else row.number
         if row is None:
             return Sent.NOT_FOUND, 0
         if not row.status.open:
             return Sent.CLOSED, row.number
+        if row.queued and message.kind in ("cancel", "terminate"):
+            self._known.queues.leave(row)
         self._deliver(row, message.kind, message.name, message.payload, message.failed, self._at_us)
         self.effects.announced |= not sender or sender != row.owner
         if key is not None:

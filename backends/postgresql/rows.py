@@ -18,7 +18,7 @@ from dalsegno.core.store import Lease, NewRun, RunRecord, Status, StoredMessage
 
 COLUMNS = (
     "number, workflow_id, generation, workflow, status, active, created_at_us, digest, closed_at_us, tags, parent_id, "
-    "parent_generation, parent_command, epoch, owner, deaths, reason, restore, head, last_message"
+    "parent_generation, parent_command, epoch, owner, deaths, reason, restore, head, last_message, queue, queued"
 )
 
 STATUS_OF = {status.value.encode(): status for status in Status}
@@ -48,12 +48,14 @@ class Row:
     restore: bool
     head: int
     last_message: int
+    queue: str = ""
+    queued: bool = False
 
     @classmethod
     def read(cls, result: PGresult, at: int) -> Row:
         """The row at a place of an answer whose columns are `COLUMNS`."""
         cell, int4, int8, text = result.get_value, wire.read_int4, wire.read_int8, wire.read_text
-        values = [cell(at, column) or b"" for column in range(20)]
+        values = [cell(at, column) or b"" for column in range(22)]
         closed = cell(at, 8)
         parent_id = cell(at, 10)
         return cls(
@@ -75,6 +77,8 @@ class Row:
             restore=values[17] == b"\x01",
             head=int4(values[18]),
             last_message=int8(values[19]),
+            queue=text(values[20]),
+            queued=values[21] == b"\x01",
         )
 
     @classmethod
@@ -121,6 +125,8 @@ class Row:
             deaths=self.deaths,
             reason=self.reason,
             restore=self.restore,
+            queue=self.queue,
+            queued=self.queued,
         )
 
 
@@ -162,6 +168,16 @@ def message_crc(run: int, message: StoredMessage) -> int:
 def published_crc(run: int, key: str, value: bytes) -> int:
     """The checksum of a published value."""
     return event_crc(run, 0, key.encode("utf-8", "surrogatepass") + b"\0" + value)
+
+
+def task_crc(run: int, step: str, name: str, payload: bytes) -> int:
+    """The checksum of a task, which has no number yet when it is written."""
+    return event_crc(run, 0, f"{step}\0{name}\0".encode("utf-8", "surrogatepass") + payload)
+
+
+def note_crc(details: bytes) -> int:
+    """The checksum of what is noted of a step. Tasks are noted of by their numbers, so that it covers no more."""
+    return event_crc(0, 0, details)
 
 
 def outcome_crc(run: int, step: str, name: str, result: bytes) -> int:

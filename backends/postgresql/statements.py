@@ -24,9 +24,13 @@ class Statement:
     name: bytes
     sql: bytes
 
+    @classmethod
+    def of(cls, name: str, sql: str) -> Statement:
+        """The statement of this text, on one line."""
+        return cls(f"dalsegno_{name}".encode(), " ".join(sql.split()).encode())
 
-def _statement(name: str, sql: str) -> Statement:
-    return Statement(f"dalsegno_{name}".encode(), " ".join(sql.split()).encode())
+
+_statement = Statement.of
 
 
 def rows_of(arrays: str, names: str) -> str:
@@ -133,6 +137,9 @@ CLEAR_MESSAGES = _statement(
 CLEAR_TIMERS = _statement(
     "clear_timers", f"DELETE FROM timers USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE timers.run = closed.run"
 )
+CLEAR_NOTES = _statement(
+    "clear_notes", f"DELETE FROM notes USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE notes.run = closed.run"
+)
 CLEAR_OUTCOMES = _statement(
     "clear_outcomes",
     f"DELETE FROM step_outcomes AS o USING {rows_of('$1::bigint[]', 'run')} AS closed WHERE o.run = closed.run",
@@ -199,8 +206,8 @@ RENEW = _statement(
     """UPDATE leases SET number = nextval('lease_numbers'), renewed_us = $2::bigint, server = pg_postmaster_start_time()
     WHERE owner = $1::text RETURNING number""",
 )
-LEAVE = _statement("leave", "DELETE FROM leases WHERE owner = $1::text RETURNING number")
-EXPIRE = _statement("expire", "DELETE FROM leases WHERE owner = $1::text AND number = $2::bigint RETURNING number")
+END_LEASE = _statement("end_lease", "SELECT end_lease($1::text, $2::bigint, $3::text, $4::integer)")
+END_HOLD = _statement("end_hold", "SELECT end_hold($1::text, $2::text)")
 LEASES = _statement(
     "leases",
     """SELECT owner, length_us, number, renewed_us, server = pg_postmaster_start_time() AND NOT EXISTS (
@@ -210,12 +217,7 @@ LEASES = _statement(
     FROM leases ORDER BY owner COLLATE "C\"""",
 )
 UNLOCK_ALL = _statement("unlock_all", "SELECT pg_advisory_unlock_all()")
-SET_ENGINE = _statement(
-    "set_engine",
-    """INSERT INTO engine (owner, process, host, since) VALUES ($1::text, $2::integer, $3::text, now())
-    ON CONFLICT (one) DO UPDATE SET owner = excluded.owner, process = excluded.process, host = excluded.host,
-        since = excluded.since""",
-)
+SET_ENGINE = _statement("set_engine", "SELECT hold_alone($1::text, $2::integer, $3::text)")
 GET_ENGINE = _statement("get_engine", "SELECT owner, process, host FROM engine")
 
 # --- reading -------------------------------------------------------------------------------------------------------

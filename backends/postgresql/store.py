@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -12,10 +12,12 @@ from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql.connections import Connections
 from dalsegno.backends.postgresql.failures import Rejected
 from dalsegno.backends.postgresql.options import Options
+from dalsegno.backends.postgresql.queueing import Queueing
 from dalsegno.backends.postgresql.rows import Row, leases_of, rows_of
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.backends.postgresql.transactional import Transactions
 from dalsegno.backends.postgresql.writing import Answers, append_one, only_appends, write
+from dalsegno.core.queues import Queue, QueueState, Task
 from dalsegno.core.store import (
     APPLIED,
     Backend,
@@ -47,10 +49,12 @@ class PostgresqlBackend(Backend):
     shared: ClassVar[bool] = True
     several: ClassVar[bool] = True
     transactional: ClassVar[bool] = True
+    has_queues: ClassVar[bool] = True
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._transactions = Transactions(connections)
+        self._queueing = Queueing(connections)
 
     @classmethod
     def open(cls, location: str, **options: Any) -> Self:
@@ -93,7 +97,9 @@ class PostgresqlBackend(Backend):
 
     def expire(self, lease: Lease) -> bool:
         seen = wire.text(lease.owner), wire.int8(lease.number)
-        return self._connections.write(lambda session: session.run(st.EXPIRE, *seen).ntuples > 0)
+        return self._connections.write(
+            lambda session: session.run(st.END_LEASE, *seen, session.channel, session.slot).ntuples > 0
+        )
 
     def claim(self, runs: Sequence[int], owner: str) -> list[RunRecord]:
         asked = _numbers(runs)
@@ -254,6 +260,37 @@ class PostgresqlBackend(Backend):
         called once more than needed. What there is to know is in `changes` and `news`.
         """
         return self._connections.listen(told)
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        self._queueing.declare(queues)
+
+    def queues(self) -> list[QueueState]:
+        return self._queueing.queues()
+
+    def take(
+        self, queues: Sequence[str], owner: str, limit: int, now_us: int, steps: Collection[str] | None = None
+    ) -> list[Task]:
+        return self._queueing.take(queues, owner, limit, now_us, steps)
+
+    def give_back(self, tasks: Sequence[tuple[int, int]], owner: str) -> None:
+        self._queueing.give_back(tasks, owner)
+
+    def beat(self, owner: str, details: Mapping[int, bytes]) -> list[int]:
+        return self._queueing.beat(owner, details)
+
+    def tasks_of(self, run: int) -> list[Task]:
+        return self._queueing.tasks_of(run)
+
+    def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
+        return self._queueing.admit(queues, limit, now_us)
+
+    def note(self, run: int, epoch: int, notes: Mapping[str, bytes]) -> bool:
+        return self._queueing.note(run, epoch, notes)
+
+    def notes(self, run: int) -> dict[str, bytes]:
+        return self._queueing.notes(run)
 
     # --- keeping house ---------------------------------------------------------------------------------------------
 

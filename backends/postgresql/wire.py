@@ -153,5 +153,9 @@ def uuids(values: Sequence[bytes]) -> bytes:
     return _array(_UUID_OID, values)
 
 
+def optional_uuids(values: Sequence[bytes | None]) -> bytes:
+    return _array_with_nulls(_UUID_OID, values)
+
+
 def jsonbs(values: Iterable[Mapping[str, str]]) -> bytes:
     return _array(_JSONB_OID, [jsonb(value) for value in values])

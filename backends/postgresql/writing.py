@@ -15,9 +15,11 @@ another order. So messages are numbered from a row, `counters`, which is locked 
 for whoever sent before. Reading only below `pg_snapshot_xmin` would let them go side by side, but any long transaction
 in the whole cluster would then hold back everybody's messages, and a restored dump would begin with wrong ones.
 
-**Order of locks**: the counter first, then runs by their numbers. Transactions without messages leave the counter
-alone. What is not known before (a run that came about between two statements) may be locked out of order; PostgreSQL
-then undoes one of two transactions, which is done again.
+**Order of locks**: the counter first, then runs by their numbers, then what belongs to queues, in the second round
+trip (`migrations/003_queues.sql` tells their order). Transactions without messages leave the counter alone, unless they
+create runs that wait: whoever lets such runs begin holds it, and comes to their rows after those of the queue. What is
+not known before (a run that came about between two statements) may be locked out of order; PostgreSQL then undoes one
+of two transactions, which is done again.
 
 **Who is the newest run of an id** can change until its row is locked. A run made after an older one needs the lock of
 that older one, so that a row which is open when the lock is given is the newest for certain; one that is closed is
@@ -30,8 +32,8 @@ from collections.abc import Sequence
 
 from psycopg.pq.abc import PGresult
 
+from dalsegno.backends.postgresql import queue_planning, wire
 from dalsegno.backends.postgresql import statements as st
-from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.failures import Again, Lost, Rejected
 from dalsegno.backends.postgresql.planning import DedupKey, Effects, Known, Plan, dedup_key
 from dalsegno.backends.postgresql.rows import Row, event_crc, message_crc, published_crc, rows_of
@@ -73,7 +75,7 @@ def only_appends(t: Transition) -> bool:
         and t.reason is None
         and 0 <= t.head < 2**30
         and not (t.consumed or t.timers_set or t.timers_cleared or t.messages or t.children or t.published)
-        and not t.restored
+        and not (t.restored or t.tasks or t.tasks_dropped or t.tasks_withdrawn)
         and t.continued is None
     )
 
@@ -129,23 +131,24 @@ def _in_two_trips(
     except Lost as error:
         raise Lost(str(error), nothing_applied=True) from error
     except (Again, StoreError):
-        _undo(session)
+        undo(session)
         raise
     created = [plan.create(new) for new in creations]
     verdicts = [plan.apply(transition) for transition in transitions]
     sent = [plan.send(message) for message in messages]
-    calls = [] if plan.effects.empty else [*calls_of(plan.effects), (st.TICK, (session.slot,))]
+    calls = [] if plan.effects.empty else [*calls_of(plan.effects, session.channel), (st.TICK, (session.slot,))]
     if plan.effects.announced:
         calls.append((st.ANNOUNCE, (session.channel,)))
     try:
         session.together([*calls, (st.COMMIT, ())])
     except (Again, StoreError):
-        _undo(session)
+        undo(session)
         raise
     return created, verdicts, sent
 
 
-def _undo(session: Session) -> None:
+def undo(session: Session) -> None:
+    """End a transaction that came to nothing."""
     if session.in_transaction:
         session.run(st.ROLLBACK)
 
@@ -171,6 +174,7 @@ class _Asked:
         for t in transitions:
             if t.status is not None and not t.status.open:
                 self.closing[t.run] = min(t.seen, self.closing.get(t.run, t.seen))
+        self.queues = queue_planning.Asked(creations, transitions, self.sent, list(self.closing))
         self.fresh = len(made)
         self.numbers_messages = bool(self.sent) or any(not new.owner or new.messages_above for new in made)
 
@@ -202,6 +206,7 @@ def _look(session: Session, asked: _Asked) -> Known:
     if asked.closing:
         seen = [max(-1, min(one, wire.INT8_MAX)) for one in asked.closing.values()]
         calls.append((st.UNSEEN, (wire.int8s(list(asked.closing)), wire.int8s(seen))))
+    calls += asked.queues.calls()
     if asked.fresh:
         calls.append((st.NUMBERS, (wire.int4(asked.fresh),)))
     answers = {call[0].name: result for call, result in zip(calls, session.together(calls), strict=True)}
@@ -230,6 +235,7 @@ def _known(answers: dict[bytes, PGresult], asked: _Asked) -> Known:
     if unseen := answers.get(st.UNSEEN.name):
         for at in range(unseen.ntuples):
             known.unseen.setdefault(int8(_cell(unseen, at, 0)), []).append(int8(_cell(unseen, at, 1)))
+    known.queues = asked.queues.known(answers)
     if numbers := answers.get(st.NUMBERS.name):
         known.numbers = [int8(_cell(numbers, at, 0)) for at in range(numbers.ntuples)]
     return known
@@ -256,8 +262,8 @@ def _cell(result: PGresult, row: int, column: int) -> bytes:
 # --- what a plan changes -------------------------------------------------------------------------------------------
 
 
-def calls_of(effects: Effects) -> list[Call]:
-    """The statements that write what a plan has gathered."""
+def calls_of(effects: Effects, channel: bytes) -> list[Call]:
+    """The statements that write what a plan has gathered; queues come last, as their locks do."""
     calls: list[Call] = []
     made = {row.number for row in effects.made}
     changed = sorted((row for number, row in effects.changed.items() if number not in made), key=_number_of)
@@ -290,6 +296,9 @@ def calls_of(effects: Effects) -> list[Call]:
         )
     if effects.last_message is not None:
         calls.append((st.RAISE_COUNTER, (wire.int8(effects.last_message),)))
+    calls += effects.queues.calls(channel)
+    if effects.cleared:  # after whoever notes something of a task has been waited for
+        calls.append((st.CLEAR_NOTES, (wire.int8s(effects.cleared),)))
     return calls
 
 
