@@ -12,6 +12,10 @@ When a commit fails: `StoreFull` leaves transitions queued (accepted work is not
 and is handed to callers who wait for a creation or a message. `UnknownOutcome` leaves open whether the batch was
 applied: each transition is *doubtful*, and before it goes again its run's history is looked at, until the store says
 what stands there; creations are idempotent and go again; callers of `send` are told.
+
+Anything else that a store raises is a *breach* of its contract, or the damage of one record. The writes of the batch
+are tried apart, in halves, until those are found that the store will not take: they have failed, and the others go
+through. Where nothing goes through, it is the store that has failed, and the tick tries again.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from dalsegno.core.engine.breaches import answer_to, broken, described, receipt_of, takes_writes
 from dalsegno.core.engine.edge import Clock
-from dalsegno.core.errors import StoreError, StoreFull, UnknownOutcome
+from dalsegno.core.errors import StoreDamaged, StoreError, StoreFull, UnknownOutcome
 from dalsegno.core.store import Applied, Backend, Created, Message, NewRun, Sent, Transition, Verdict
 
 BATCH = 1000
@@ -32,6 +37,10 @@ BATCH = 1000
 
 GATHER_S = 0.000_5
 """How long lazy writes wait for company: about two flushes."""
+
+APART_MAX = 8
+"""So many writes that fail alone, one after the other and with none between them that goes through, are enough to ask
+whether it is the store that has failed."""
 
 log = logging.getLogger("dalsegno.engine")
 
@@ -88,6 +97,23 @@ def _tell(answers: Iterator[tuple[Write, Any]]) -> None:
             log.exception("what follows a commit failed in a way that it should not; it was committed all the same")
 
 
+def _fail(failed: list[tuple[Write, StoreError]]) -> None:
+    """Tell of writes that the store will not take."""
+    for write, error in failed:
+        try:
+            write.failed(error)
+        except Exception:
+            log.exception("what follows a failed write failed in a way that it should not")
+
+
+def sorted_out(batch: Sequence[Write]) -> tuple[list[Write], list[Write], list[Write]]:
+    """The transitions, creations and messages of a batch."""
+    kinds: dict[type, list[Write]] = {Transition: [], NewRun: [], Message: []}
+    for write in batch:
+        kinds[type(write.what)].append(write)
+    return kinds[Transition], kinds[NewRun], kinds[Message]
+
+
 class Watches(Protocol):
     """Whoever observes the writes."""
 
@@ -111,6 +137,7 @@ class Committer:
         self.stalled: StoreError | None = None
         self.observed: Watches | None = None
         self._doubting = False  # whether a write in the queue may have been applied already
+        self._wrote_us = 0  # what the last write was said to be the time of
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -186,6 +213,17 @@ class Committer:
         """Write a batch; answers what is to be told to whom, to be called without the lock."""
         if self._doubting and any(write.doubtful for write in batch):
             return self._after_doubt(batch)
+        try:
+            return self._write(batch)
+        except Exception as error:
+            return self._after_breach(batch, error)
+        except BaseException as error:  # Ctrl-C, while a caller's own thread leads: the others' writes are not lost
+            transitions, creations, messages = sorted_out(batch)
+            self._after_unknown(transitions, creations, messages, UnknownOutcome(f"interrupted: {error!r}"))()
+            raise
+
+    def _write(self, batch: list[Write]) -> Callable[[], None]:
+        """The same, for writes of which none is doubtful. Raises what no store may raise, and `StoreDamaged`."""
         whats: list[Any] = [write.what for write in batch]
         begun = self._clock.steady_us()
         transitions, creations, messages = batch, _NONE, _NONE
@@ -194,17 +232,18 @@ class Committer:
             if set(map(type, whats)) == _TRANSITIONS_ONLY:
                 verdicts = self._backend.commit(whats)
             else:
-                transitions = [w for w in batch if type(w.what) is Transition]
-                creations = [w for w in batch if type(w.what) is NewRun]
-                messages = [w for w in batch if type(w.what) is Message]
+                transitions, creations, messages = sorted_out(batch)
+                self._wrote_us = self._clock.now_us()
                 created, verdicts, sent = self._backend.write(
-                    [w.what for w in creations],
+                    [w.what for w in creations],  # type: ignore[misc]
                     [w.what for w in transitions],  # type: ignore[misc]
-                    [w.what for w in messages],
-                    self._clock.now_us(),
+                    [w.what for w in messages],  # type: ignore[misc]
+                    self._wrote_us,
                 )
         except UnknownOutcome as error:
             return self._after_unknown(transitions, creations, messages, error)
+        except StoreDamaged:
+            raise  # one record; the others of the batch are whole
         except StoreError as error:
             return self._after_failure(transitions, creations + messages, error)
         self.flushes += 1
@@ -260,10 +299,15 @@ class Committer:
         for at, write in enumerate(batch):
             try:
                 verdict = self._found(write.what) if write.doubtful else None  # type: ignore[arg-type]
+            except StoreDamaged:
+                verdict = None  # it goes again: where the history has grown by it, it is refused
             except StoreError as error:
                 self.stalled = error
                 again.extend(batch[at:])
                 break
+            except Exception:
+                log.exception("the store %s cannot be read", type(self._backend).__qualname__)
+                verdict = None
             write.doubtful = False
             if verdict is None:
                 again.append(write)
@@ -276,6 +320,70 @@ class Committer:
             _tell(iter(settled))
 
         return tell
+
+    def _after_breach(self, batch: list[Write], error: Exception) -> Callable[[], None]:
+        """The store raised what no store may raise, and nobody knows because of which write: find it."""
+        log.error("the store %s failed at %d writes", type(self._backend).__qualname__, len(batch), exc_info=error)
+        if self.observed is not None:
+            self.observed.tell("store_failed", error)
+        flushes, tells, failed = self.flushes, list[Callable[[], None]](), list[tuple[Write, StoreError]]()
+        self._try_apart(batch, tells, failed, flushes)
+        if failed and self.flushes == flushes and not takes_writes(self._backend):
+            transitions, creations, messages = sorted_out([write for write, _ in failed])
+            tells.append(self._after_failure(transitions, creations + messages, failed[0][1]))
+        else:
+            tells.append(lambda: _fail(failed))
+
+        def tell() -> None:
+            for each in tells:
+                each()
+
+        return tell
+
+    def _try_apart(
+        self, batch: list[Write], tells: list[Callable[[], None]], failed: list[tuple[Write, StoreError]], flushes: int
+    ) -> None:
+        """Write what is not there yet in halves, down to single ones, each of which is tried once more."""
+        rest, middle = self._not_there(batch, tells, failed), len(batch) // 2
+        for part in filter(None, (rest[:middle], rest[middle:])):
+            if self.stalled is not None or (len(failed) >= APART_MAX and self.flushes == flushes):
+                self._queue.extendleft(reversed(part))
+                self.eager = 1
+                continue
+            try:
+                tells.append(self._write(part))
+            except Exception as error:
+                if len(part) > 1:
+                    self._try_apart(part, tells, failed, flushes)
+                    continue
+                for write in self._not_there(part, tells, failed):
+                    known = isinstance(error, StoreError)
+                    failed.append((write, error if known else broken(self._backend, error, described(write.what))))  # type: ignore[arg-type]
+
+    def _not_there(
+        self, batch: list[Write], tells: list[Callable[[], None]], failed: list[tuple[Write, StoreError]]
+    ) -> list[Write]:
+        """Those of a batch that the store has not taken. A transition that cannot be looked for counts as one: it is
+        fenced, and refused where it is there."""
+        settled, rest = list[tuple[Write, Any]](), list[Write]()
+        for write in batch:
+            what, answer = write.what, None  # type: Any, Any
+            try:
+                if isinstance(what, Message):
+                    answer = receipt_of(self._backend, what, self._wrote_us)
+                else:
+                    answer = answer_to(self._backend, what) if isinstance(what, NewRun) else self._found(what)
+            except UnknownOutcome as error:
+                failed.append((write, error))
+                continue
+            except Exception as error:
+                log.warning("%s cannot be looked for in the store: %s", described(what), error)
+            if answer is None:
+                rest.append(write)
+            else:
+                settled.append((write, answer))
+        tells.append(lambda: _tell(iter(settled)))
+        return rest
 
     def _found(self, transition: Transition) -> Verdict | None:
         """`Applied` if the history holds just the events this transition would have appended."""

@@ -25,6 +25,9 @@ UNKNOWN_US = 1_000_000
 SHARE_US = 1_000
 """So much expected work is worth waking one more thread."""
 
+PAUSE_S = 0.05
+"""How long a thread stays away from a queue of writes that it has just failed at."""
+
 log = logging.getLogger("dalsegno.engine")
 
 
@@ -170,7 +173,7 @@ class Crew(Generic[J]):
                 self.nudge()  # the jobs that counted on this thread
             try:
                 work(job)
-            except Exception:
+            except BaseException:  # whatever it is, the thread is needed for others
                 log.exception("a job of the %s crew failed in a way that it should not", self._name)
             away.discard(me)
             del job  # nothing of the run is kept alive by a sleeping thread
@@ -180,7 +183,13 @@ class Crew(Generic[J]):
         """Sleep until woken, or for as long as `idle` allows; answers whether the time ran out."""
         me = threading.current_thread()
         self._away.add(me)  # it may be about to flush
-        seconds = self._idle(waited)
+        try:
+            seconds = self._idle(waited)
+        except Exception:
+            log.exception(
+                "a thread of the %s crew failed at the queue of writes in a way that it should not", self._name
+            )
+            seconds = PAUSE_S
         self._away.discard(me)
         if seconds == 0:
             return False

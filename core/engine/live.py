@@ -209,6 +209,7 @@ class LiveRun:
         "paused",
         "record",
         "refused",
+        "rests_until_us",
         "running",
         "seen",
         "stalled",
@@ -236,7 +237,7 @@ class LiveRun:
         self.paused = False
         self.stored_active = False
         self.epoch = self.head = self.seen = 0
-        self.idle_since_us = 0
+        self.idle_since_us = self.rests_until_us = 0
         self.note: Any = None  # the watchdog's, while it watches
         self._turn = threading.Lock()
 

@@ -30,6 +30,7 @@ import attrs
 from dalsegno.core.engine import ahead
 from dalsegno.core.engine.arrivals import MAIL, START, Arrivals, Flushed, Input
 from dalsegno.core.engine.bodies import Job, run_body
+from dalsegno.core.engine.breaches import StoreBroken
 from dalsegno.core.engine.closing import Closing
 from dalsegno.core.engine.committer import Committer, Write
 from dalsegno.core.engine.crew import UNKNOWN_US, Hands
@@ -54,6 +55,9 @@ SHORT_US = 500
 
 BRIEF_US = 100
 """About what an activation takes, when the run is in memory."""
+
+REST_US = 1_000_000
+"""How long a run rests of which the store takes nothing at all, while it takes that of others."""
 
 log = logging.getLogger("dalsegno.engine")
 
@@ -352,8 +356,7 @@ class Loop:
         elif isinstance(verdict, Refused):
             self._refused(run, ahead.rejoin(run, act), verdict)
         else:
-            ahead.rejoin(run, act)
-            self.trouble(run, verdict)
+            self.failed(run, ahead.rejoin(run, act), verdict)
         return False
 
     def submit(self, run: LiveRun, act: Activation) -> None:
@@ -534,6 +537,28 @@ class Loop:
         run.forget()
         self.troubled[run.number] = run  # with its turn still taken, so that nobody else moves it
 
+    def failed(self, run: LiveRun, act: Activation, error: Exception) -> None:
+        """A transition was not written. Where the store takes others and not this one, the run is blocked without it:
+        what it came to happens again when it is tried again, as after a crash."""
+        if not isinstance(error, StoreBroken | StoreDamaged):
+            self.trouble(run, error)
+            return
+        tried = act.more is not None and act.more.status is Status.BLOCKED and not act.events
+        if not tried:
+            log.warning("run %s is blocked: %s", run.number, error, extra=named(run.record))
+            run.forget()
+            arrived = act.inputs
+            act = run.activation = Activation()
+            act.inputs = arrived  # to be thought over again if this is not taken either
+            try:
+                self.closing.set_aside(run, act, str(error))
+                self.submit(run, act)
+                return
+            except Exception as worse:
+                error = worse
+        run.rests_until_us = self._clock.steady_us() + REST_US
+        self.trouble(run, error)
+
     def expect_timer(self, deadline_us: int) -> None:
         """Have the tick look for due timers not later than this."""
         if self.next_deadline_us is None or deadline_us < self.next_deadline_us:
@@ -556,4 +581,4 @@ class Submission(Write):
         self._loop.committed(self._run, self._act, answer, self._active)
 
     def failed(self, error: Exception) -> None:
-        self._loop.trouble(self._run, error)
+        self._loop.failed(self._run, self._act, error)

@@ -87,8 +87,9 @@ class Upkeep:
 
     def retry_troubled(self) -> None:
         """Move on the runs that met a store failure."""
+        now_us = self._around.clock.steady_us()
         for run in list(self._loop.troubled.values()):
-            if self._loop.troubled.pop(run.number, None) is not None:
+            if run.rests_until_us <= now_us and self._loop.troubled.pop(run.number, None) is not None:
                 self._loop.enqueue(run)
 
     def put_away(self, runs: Iterable[LiveRun], stubborn: list[Any]) -> int:
