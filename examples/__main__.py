@@ -11,7 +11,7 @@ import sys
 
 from dalsegno import StoreError
 
-RUNNABLE = ("hello", "pipeline", "provision")
+RUNNABLE = ("hello", "pipeline", "provision", "wages")
 
 
 def main() -> None:

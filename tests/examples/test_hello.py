@@ -36,7 +36,10 @@ def test_an_unknown_example_is_one_sentence(tmp_path: Path):
     """Asked for what is not there, the examples say what is."""
     command = [sys.executable, "-m", "dalsegno.examples", "goodbye"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "usage: python -m dalsegno.examples {hello,pipeline,provision} …\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "usage: python -m dalsegno.examples {hello,pipeline,provision,wages} …\n",
+    )
 
 
 def test_a_folder_that_can_hold_no_store_is_one_sentence(tmp_path: Path):
