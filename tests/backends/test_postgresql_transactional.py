@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -703,3 +704,15 @@ def test_many_workers_count_exactly(place: Place):
             worker.stop()
     assert place.ask("SELECT value FROM counters") == [(500,)]
     assert place.recorded() == []
+
+
+def test_what_the_guide_shows_is_so(place: Place, capsys: pytest.CaptureFixture[str]):
+    """The snippet of docs/postgresql.md runs as it stands there, but for the address, and prints what is said."""
+    guide = Path(__file__).resolve().parents[2].joinpath("docs/postgresql.md").read_text("utf-8")
+    section = guide.partition("## Steps that write to the database")[2]
+    code, printed = re.findall(r"^```(?:python|text)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[:2]
+    place.ask("CREATE TABLE account (owner text, balance integer)")
+    place.ask("INSERT INTO account VALUES ('the company', 500), ('Ada', 0), ('Bob', 0)")
+    exec(code.replace("postgresql://orders@db.example/orders", place.url), {"__name__": "guide"})
+    assert capsys.readouterr().out == printed
+    assert place.ask("SELECT balance FROM account ORDER BY 1") == [(100,), (100,), (300,)]
