@@ -112,7 +112,7 @@ class QueueCalls(Transactional):
         with self.begin(False) as txn:
             return Batch(txn).tasks.notes(run)
 
-    def queues(self) -> list[QueueState]:
+    def queues(self, *, ages: bool = True) -> list[QueueState]:
         with self.begin(False) as txn:
             batch = Batch(txn)
             states = [
@@ -121,10 +121,12 @@ class QueueCalls(Transactional):
                     limits=row.limits,
                     waiting=row.waiting,
                     at_work=row.at_work,
-                    oldest_us=(batch.tasks if kind == STEPS else batch.places).lane(row.name).oldest_us(),
+                    oldest_us=lane.oldest_us() if ages else None,
+                    next_us=lane.next_us(),
                 )
                 for kind, row in _rows(txn)
                 if row.declared or row.waiting or row.at_work
+                for lane in ((batch.tasks if kind == STEPS else batch.places).lane(row.name),)
             ]
         return sorted(states, key=attrgetter("name", "kind"))
 

@@ -64,6 +64,13 @@ class QueueRow(msgspec.Struct, array_like=True):
             return most
         return min(most, self.fill + (now_us - self.clock) * self.rate_count)
 
+    @property
+    def token_us(self) -> int | None:
+        """When the bucket holds a token again; None where it does not hold anything back."""
+        if self.fill is None or self.clock is None or self.fill >= self.token:
+            return None
+        return self.clock + -(-(self.token - self.fill) // self.rate_count)
+
 
 class KeyRow(msgspec.Struct, array_like=True):
     """A key of a queue: its last turn, and how many of it are in line or at work, behind, and aside."""

@@ -240,6 +240,21 @@ class Lane:
         found = self._txn.scan(prefix, prefix + layout.deadline_bytes(now_us + 1))
         return islice(found, LOOK_THROUGH)
 
+    def next_us(self) -> int | None:
+        """When time alone may let another one go; None where something else has to happen first."""
+        row = self.row
+        if not row.line + row.aside or (row.concurrency is not None and row.at_work >= row.concurrency):
+            return None
+        token_us = row.token_us if row.rate_count else None
+        if row.line:
+            return token_us
+        prefix = layout.ASIDE + self.at
+        first = next(iter(self._txn.scan(prefix, layout.after(prefix))), None)
+        if first is None:
+            return token_us
+        due_us = layout.deadline_of(first[0][len(prefix) : len(prefix) + 8])
+        return due_us if token_us is None else max(due_us, token_us)
+
     def may_go(self, now_us: int, names: Collection[bytes] | None) -> bool:
         """Whether it is worth to `take`: something waits, or has waited, that the limits let go."""
         now_us = self._now(now_us)

@@ -232,8 +232,9 @@ class KeepsQueues:
         What stands behind its key and may now be in line enters it. Writes nothing where all is so already."""
         raise self._without_queues()
 
-    def queues(self) -> list[QueueState]:
-        """All queues that were declared (both kinds) or hold something, by name, then kind ("run" before "step")."""
+    def queues(self, *, ages: bool = True) -> list[QueueState]:
+        """All queues that were declared (both kinds) or hold something, by name, then kind ("run" before "step").
+        Without `ages`, which may take as long as there is much that waits, `oldest_us` is None."""
         return []
 
     def take(

@@ -66,8 +66,7 @@ class Notes:
         self._told_us = self._around.clock.steady_us()
         by_run: dict[tuple[int, int], dict[str, bytes]] = {}
         for (number, step), (job, data) in mine.items():
-            if job.waited_for:
-                by_run.setdefault((number, job.run.epoch), {})[step] = data
+            by_run.setdefault((number, job.run.epoch), {})[step] = data
         for (number, epoch), notes in by_run.items():
             if not self._around.backend.note(number, epoch, notes):
                 log.info("run %s is another engine's by now: what its steps told is not kept", number)

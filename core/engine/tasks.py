@@ -110,12 +110,14 @@ class Tasks:
         changes = backend.changes()
         if self.held and (changes != self._changes or self._notes.due()):
             self._look_after()
-        if changes == self._changes and (self.next_us is None or self._around.clock.now_us() < self.next_us):
+        now_us = self._around.clock.now_us()
+        if changes == self._changes and (self.next_us is None or now_us < self.next_us):
             return
-        states = [] if self.draining else [state for state in backend.queues() if self._serves(state)]
-        self._admit([state for state in states if state.kind == "run"])
-        self._take([state for state in states if state.kind == "step"])
-        times = [state.next_us for state in states if state.next_us is not None]
+        states = [] if self.draining else [state for state in backend.queues(ages=False) if self._serves(state)]
+        self._admit([state for state in states if state.kind == "run"], now_us)
+        self._take([state for state in states if state.kind == "step"], now_us)
+        # What was due by now has been asked for: if it did not go, something else has to happen first.
+        times = [state.next_us for state in states if state.next_us is not None and state.next_us > now_us]
         self.next_us = min(times, default=None)
         self._changes = changes  # not before: if the store fails in between, the next tick looks again
 
@@ -128,18 +130,18 @@ class Tasks:
         at = self._turn % len(states)
         return [state.name for state in states[at:] + states[:at]]
 
-    def _admit(self, states: list[QueueState]) -> None:
+    def _admit(self, states: list[QueueState], now_us: int) -> None:
         """Let runs begin; they are claimed like any others, as what has news."""
         room = self.run_room()
         if states and room > 0:
-            self._around.backend.admit(self._names(states), room, self._around.clock.now_us())
+            self._around.backend.admit(self._names(states), room, now_us)
 
-    def _take(self, states: list[QueueState]) -> None:
+    def _take(self, states: list[QueueState], now_us: int) -> None:
         room = self.room()
         if not states or not self._around.steps or room <= 0:
             return
         names, around = self._names(states), self._around
-        taken = around.backend.take(names, around.owner, room, around.clock.now_us(), self._around.steps.keys())
+        taken = around.backend.take(names, around.owner, room, now_us, around.steps.keys())
         self._start([job for task in taken if (job := self._begin(task)) is not None])
 
     def _begin(self, task: Task) -> Job | None:

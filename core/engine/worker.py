@@ -150,7 +150,10 @@ class Worker(Works):
 
     def stop(self, grace: float | timedelta | None = None) -> None:
         """Stop in good order: no new bodies, running ones get `grace`, everything is recorded, the runs are given
-        back and the store is released. Runs that are not finished go on when the store is opened again."""
+        back and the store is released. Runs that are not finished go on when the store is opened again. Stopping twice
+        is fine."""
+        if self._stopping:
+            return
         allowed = self._grace if grace is None else duration("grace", grace)
         if self.clockwork.sweeper is not None:
             self.clockwork.sweeper.stop()

@@ -109,7 +109,7 @@ def streak(machine: Machine, events: Sequence[Event], index: int, end: int) -> i
     waiting = machine.waiting.get(event.id)
     if waiting is None or waiting.kind != "step" or type(waiting.owner) is not Fiber or machine.closed:
         return index
-    if waiting.name != event.name or waiting.digest != event.digest:
+    if waiting.name != event.name or waiting.digest != event.digest or waiting.deadline_us is not None:
         return index
     fiber, codec = waiting.owner, machine.codec
     decode, encode_call, digest = codec.decode, machine.bare.encode_call, codec.digest
