@@ -268,8 +268,8 @@ class Client:
     ) -> list[Run[Any]]:
         """Runs that fit, newest first: of these statuses, of this workflow, that carry all of these tags.
 
-        Each handle follows its id, so that of a run that was restarted or has continued as new it shows the newest.
-        Raises `BadOption`.
+        An id that was restarted, or that has continued as new, has several runs; each is listed, and its handle shows
+        that run, while `get(id)` follows the id. Raises `BadOption`.
 
         >>> with Client("memory:") as client:
         ...     client.runs(status=Status.FAILED, workflow="fulfil", tags={"region": "eu"}, limit=10)
@@ -293,7 +293,7 @@ class Client:
                 break
             found.extend(page)
             before = page[-1].number
-        return [Run(self, record) for record in found]
+        return [Run(self, record, follows=False) for record in found]
 
     # --- talking ---------------------------------------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class Client:
             pause = min(longest, pause * 1.5)
         return False
 
-    def completed(self, id: str) -> bytes | None:
+    def completed(self, run: Run[Any]) -> bytes | None:
         """The closing event of a run that completed, where that is known without asking the store."""
         return None
 

@@ -138,12 +138,12 @@ class Engine(Client):
 
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool:
         """Wait until the run has ended; false when `timeout` seconds passed first."""
-        if self.completed(run.id) is not None:
+        if self.completed(run) is not None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                record = run.record
+                record = run.current
             except StoreUnusable:
                 self._check_open()  # the store was closed with the engine
                 raise
@@ -155,14 +155,14 @@ class Engine(Client):
             try:
                 if run.ended:  # before anybody watched
                     return True
-                if run.record.number != record.number:
+                if run.current.number != record.number:
                     continue  # it has continued as new: wait for the newest
                 self._check_open()
                 pause = self._pause_s(record)
                 left = pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic()))
                 if not ended.wait(left) and deadline is not None and time.monotonic() >= deadline:
                     return run.ended
-                if self.completed(run.id) is not None:
+                if self.completed(run) is not None:
                     return True
             finally:
                 self._waited.discard(ended)
@@ -172,9 +172,9 @@ class Engine(Client):
         """How long to wait before the store is looked at. Of runs that are another engine's nobody tells this one."""
         return LOOK_AGAIN_S if record.owner == self._around.owner else OTHERS_S
 
-    def completed(self, id: str) -> bytes | None:
+    def completed(self, run: Run[Any]) -> bytes | None:
         """The closing event of a run that completed in this engine a while ago."""
-        return self._worker.loop.ends.get(id)
+        return self._worker.loop.ends.get(run.id) if run.follows else None
 
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool:
         """Resolve the future when the run ends."""
@@ -193,7 +193,7 @@ class Engine(Client):
             else:
                 _settle(ended)
 
-        record = run.record
+        record = run.current
         if record.owner != self._around.owner and record.status.open:
             return False
         self._awaited.add(ended)

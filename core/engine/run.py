@@ -38,14 +38,17 @@ class Host(Protocol):
     def has_ended(self, record: RunRecord) -> bool: ...
     def wait_for_end(self, run: Run[Any], timeout: float | None) -> bool: ...
     def call_at_end(self, run: Run[Any], ended: Future[None]) -> bool: ...
-    def completed(self, id: str) -> bytes | None: ...
+    def completed(self, run: Run[Any]) -> bytes | None: ...
     def fork(self, run: Run[T], at: int, id: str | None) -> Run[T]: ...
 
 
 class Run(Generic[T]):
     """A handle on one workflow id. Made by `start`, `get` and `runs`; holds nothing open.
 
-    It follows the id: when the run continues as new, `status`, `result` and messages are those of the newest run.
+    From `start` and `get` it follows the id: when the run continues as new, or is started again, `status`, `result` and
+    messages are those of the newest run. From `runs`, which lists every run that an id has had, it is that one run:
+    `result` is then what came of it, or of the runs it has continued as, and messages go there.
+
     Whatever is asked is read from the store now, and raises what the store raises, and `RunNotFound` when retention has
     removed the run. `await run` is `run.result()` for programs with an event loop.
 
@@ -61,8 +64,8 @@ class Run(Generic[T]):
     ('chairs: granted', <Status.COMPLETED: 'completed'>, {'stage': 'waiting'})
     """
 
-    def __init__(self, client: Host, record: RunRecord) -> None:
-        self._client, self._record = client, record
+    def __init__(self, client: Host, record: RunRecord, *, follows: bool = True) -> None:
+        self._client, self._record, self.follows = client, record, follows
 
     def __repr__(self) -> str:
         return f"<Run {self._record.run_id} of {self._record.workflow}>"
@@ -76,7 +79,7 @@ class Run(Generic[T]):
 
     @property
     def run_id(self) -> str:
-        """The id of the newest run of this workflow id."""
+        """The workflow id and the number of the run, like `order-42#2`: of the newest, where this follows the id."""
         return self.record.run_id
 
     @property
@@ -91,11 +94,24 @@ class Run(Generic[T]):
 
     @property
     def record(self) -> RunRecord:
-        """What the store knows of the newest run of this id, read now. Raises `RunNotFound` after it was purged."""
-        found = self._client.backend.find(self.id)
+        """What the store knows of the run, read now. Raises `RunNotFound` after it was purged."""
+        self._record = found = self._find(None if self.follows else self._record.generation)
+        return found
+
+    @property
+    def current(self) -> RunRecord:
+        """The record of the run that `result` and messages are about, read now: of this run, or of the one it has
+        continued as. Raises `RunNotFound`."""
+        record = self.record
+        while record.status is Status.CONTINUED and not self.follows:
+            record = self._find(record.generation + 1)
+        return record
+
+    def _find(self, generation: int | None) -> RunRecord:
+        found = self._client.backend.find(self.id, generation)
         if found is None:
-            raise RunNotFound(f"there is no run {self.id!r} any more: retention removed it", workflow_id=self.id)
-        self._record = found
+            name = self.id if generation is None else f"{self.id}#{generation}"
+            raise RunNotFound(f"there is no run {name!r} any more: retention removed it", workflow_id=self.id)
         return found
 
     @property
@@ -105,7 +121,7 @@ class Run(Generic[T]):
 
     @property
     def started_at(self) -> datetime:
-        """When the newest run was created."""
+        """When the run was created, in UTC."""
         return datetime.fromtimestamp(self.record.created_at_us / 1e6, UTC)
 
     @property
@@ -115,7 +131,7 @@ class Run(Generic[T]):
         return {k: codec.decode(v) for k, v in self._client.backend.published(self.record.number).items()}
 
     def history(self) -> list[Event]:
-        """The events of the newest run. Raises `DecodeError` when one cannot be read."""
+        """The events of the run. Raises `DecodeError` when one cannot be read."""
         return decode_history(self._client.backend.history(self.record.number))
 
     @property
@@ -146,11 +162,11 @@ class Run(Generic[T]):
                 f"run {self.id!r} has not ended after {limit:g} s; it is {self.status.value} and goes on",
                 workflow_id=self.id,
             )
-        completed = self._client.completed(self.id)
+        completed = self._client.completed(self)
         if completed is not None:
             return self._value(decode_event(completed))
         # As it was when it was found to have ended; unless that was known without it.
-        return self._outcome(self._record if self._client.has_ended(self._record) else self.record)
+        return self._outcome(self._record if self._client.has_ended(self._record) else self.current)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._wait().__await__()
@@ -168,11 +184,11 @@ class Run(Generic[T]):
     @property
     def ended(self) -> bool:
         """Whether `result` has something to say: the run has closed, or is blocked."""
-        return self._client.has_ended(self.record)
+        return self._client.has_ended(self.current)
 
     def outcome(self) -> T:
         """What `result` returns or raises, for a run that has ended."""
-        return self._outcome(self.record)
+        return self._outcome(self.current)
 
     def _outcome(self, record: RunRecord) -> T:
         event = self._closing_event(record)
@@ -273,11 +289,16 @@ class Run(Generic[T]):
     def _say(self, kind: MessageKind, name: str = "", payload: bytes = b"", dedup: str | None = None) -> None:
         if dedup is not None:
             storable(dedup, "a dedup key")
-        sent = self._client.send(Message(workflow_id=self.id, kind=kind, name=name, payload=payload, dedup=dedup))
+        while True:
+            to = None if self.follows else self.current.generation
+            message = Message(workflow_id=self.id, generation=to, kind=kind, name=name, payload=payload, dedup=dedup)
+            sent = self._client.send(message)
+            if sent is not Sent.CLOSED or to is None or self.current.generation == to:
+                break  # otherwise it has continued as new in this very moment
         if sent is Sent.NOT_FOUND:
             raise RunNotFound(f"there is no run {self.id!r}", workflow_id=self.id)
         if sent is Sent.CLOSED:
-            status = self.status
+            status = self.current.status
             raise RunClosed(
                 f"run {self.id!r} has ended ({status.value}) and takes no {name or kind!r} any more",
                 workflow_id=self.id,

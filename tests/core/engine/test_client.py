@@ -1,7 +1,8 @@
-"""What a client refuses: calls that cannot be meant, before anything is recorded."""
+"""What a client refuses: calls that cannot be meant, before anything is recorded. And what it lists."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,26 @@ from typing import Any
 
 import pytest
 
-from dalsegno import BadOption, Client, DalsegnoError, EncodeError, Flow, RunNotFound, Sleep, Status, step, workflow
+from dalsegno import (
+    BadOption,
+    Client,
+    ContinueAsNew,
+    DalsegnoError,
+    EncodeError,
+    Engine,
+    Flow,
+    Publish,
+    Receive,
+    Run,
+    RunClosed,
+    RunNotFound,
+    Sleep,
+    Status,
+    step,
+    workflow,
+)
+from dalsegno.core.events import RunContinued
+from dalsegno.testing import Simulation
 
 
 @step
@@ -98,3 +118,51 @@ def test_an_id_that_no_run_can_have_is_not_found():
     """Looking for one is no mistake."""
     with Client("memory:") as client, pytest.raises(RunNotFound, match="no run with the id"):
         client.get("a\0b")
+
+
+@workflow
+def counting(count: int) -> Flow[int]:
+    """Run in three generations, the last of which waits."""
+    yield from Publish("count", count)
+    if count < 2:
+        yield from ContinueAsNew(count + 1)
+    return count + (yield from Receive("more", int))
+
+
+def test_a_listed_run_shows_itself_and_not_the_newest_of_its_id():
+    """Status, state, history and id are those of the generation; what has continued as new comes to what that does."""
+    with Simulation([counting]) as simulation:
+        run = simulation.start(counting, 0, id="c")
+        simulation.run(timeout=1)
+        third, second, first = simulation.runs(workflow=counting)
+        assert [each.run_id for each in (first, second, third, run)] == ["c#1", "c#2", "c#3", "c#3"]
+        assert [each.status for each in (first, second)] == [Status.CONTINUED] * 2
+        assert [each.state["count"] for each in (first, second, third)] == [0, 1, 2]
+        assert [each.run_id for each in simulation.runs(status=Status.CONTINUED)] == ["c#2", "c#1"]
+        assert isinstance(first.history()[-1], RunContinued)
+        assert (first.ended, first.error) == (False, None)
+        first.signal("more", 40)
+        assert [each.result() for each in (first, second, third)] == [42] * 3
+
+
+def test_a_listed_run_is_not_the_one_its_id_was_started_with_again():
+    """What came of it stays, whether it is asked at once, later or by `await`; messages do not go to its successor."""
+
+    async def waited(run: Run[Any]) -> Any:
+        return await run
+
+    with Engine("memory:", workflows=[counting]) as engine:
+        old = engine.start(counting, 2, id="c")
+        (listed,) = engine.runs()
+        old.signal("more", 1)
+        assert listed.result(timeout=10) == 3
+        new = engine.start(counting, 2, id="c", on_conflict="restart_closed")
+        with pytest.raises(RunClosed, match=r"'c' has ended \(completed\)"):
+            listed.signal("more", 5)
+        new.signal("more", 2)
+        assert (new.result(timeout=10), old.result(timeout=10)) == (4, 4)
+        assert listed.result(timeout=10) == asyncio.run(waited(listed)) == 3
+        assert [each.outcome() for each in engine.runs()] == [4, 3]
+        with Client(engine.backend) as client:
+            assert [each.result() for each in client.runs()] == [4, 3]
+            assert (client.get("c").run_id, client.get("c").result()) == ("c#2", 4)
