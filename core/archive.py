@@ -29,6 +29,7 @@ import attrs
 
 from dalsegno.core.errors import DalsegnoError, DataError
 from dalsegno.core.folders import ArchiveFailed, Folder, open_folder
+from dalsegno.core.halves import Cut, read_as_far
 from dalsegno.core.history import encode_event
 from dalsegno.core.packing import pack
 from dalsegno.core.policies import Archiving
@@ -139,14 +140,23 @@ class Archive:
 
     def read(self, entry: Entry) -> Exported:
         """What is in a file. Raises `BadHistoryFile`."""
-        place = f"{self.folder.place}/{entry.name}"
+        return _the_one(read_packed(self._packed(entry), self._place(entry)), self._place(entry))
+
+    def read_as_far(self, entry: Entry) -> tuple[Exported, Cut | None]:
+        """What is in a file that may be cut short or damaged, to be looked at; and what is missing of it (None: nothing
+        is). Raises `BadHistoryFile` where there is nothing to show."""
+        runs, cut = read_as_far(self._packed(entry), self._place(entry))
+        return _the_one(runs, self._place(entry)), cut
+
+    def _place(self, entry: Entry) -> str:
+        return f"{self.folder.place}/{entry.name}"
+
+    def _packed(self, entry: Entry) -> bytes:
         try:
-            runs = read_packed(self.folder.read(entry.name), place)
+            return self.folder.read(entry.name)
         except FileNotFoundError:
+            place = self._place(entry)
             raise BadHistoryFile(f"{place} is not there any more", path=place, why="unreadable") from None
-        if len(runs) != 1:
-            raise BadHistoryFile(f"{place} holds {len(runs)} runs, and a file of an archive holds 1", path=place)
-        return runs[0]
 
     # --- away ------------------------------------------------------------------------------------------------------
 
@@ -158,6 +168,12 @@ class Archive:
                 for entry in self.entries(f"{day}/*/*"):
                     self.folder.remove(entry.name)
                     yield entry.name
+
+
+def _the_one(runs: list[Exported], place: str) -> Exported:
+    if len(runs) != 1:
+        raise BadHistoryFile(f"{place} holds {len(runs)} runs, and a file of an archive holds 1", path=place)
+    return runs[0]
 
 
 def exported_bytes(one: Exported, written_at_us: int) -> bytes:

@@ -1,8 +1,8 @@
 """An archive as a store to look at: `--store archive:FOLDER`.
 
 Every reading command works on it as on a store. Files are read when a run in them is asked for: by id that is one or
-two, and a listing reads as many as it shows. What is in a file that cannot be read is left out, and `replay check`
-names it.
+two, and a listing reads as many as it shows. A file that is cut short or damaged is shown as far as it goes, with a
+mark; one of which nothing can be read is left out. `replay check` names both.
 
 Runs have numbers here as in any store, those that ended last the highest, as long as the store lives.
 """
@@ -20,6 +20,7 @@ import attrs
 from dalsegno.core.archive import Archive, Entry
 from dalsegno.core.errors import BadOption, DataError, StoreUnusable
 from dalsegno.core.folders import LocalFolder
+from dalsegno.core.halves import Cut
 from dalsegno.core.history import encode_event
 from dalsegno.core.store import (
     Backend,
@@ -35,6 +36,8 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.tools.exported import half_of
+from dalsegno.tools.timeline import Unreadable
 
 FILES_KEPT = 256
 """Files that stay in memory after they were read."""
@@ -47,6 +50,7 @@ class _Kept:
     record: RunRecord
     events: tuple[bytes, ...]
     published: dict[str, bytes]
+    cut: Cut | None = None
 
 
 class ArchivedRuns(Backend):
@@ -95,7 +99,7 @@ class ArchivedRuns(Backend):
         return range(1, len(self._entries) + 1)
 
     def _read_file(self, number: int) -> _Kept:
-        one = self._archive.read(self._entries[number - 1])
+        one, cut = self._archive.read_as_far(self._entries[number - 1])
         run = one.run
         record = RunRecord(
             number=number,
@@ -111,11 +115,23 @@ class ArchivedRuns(Backend):
             parent=run.parent,
             reason=run.reason,
         )
-        return _Kept(record, tuple(encode_event(event) for event in one.events), one.published)
+        return _Kept(record, tuple(encode_event(event) for event in one.events), one.published, cut)
 
     def _kept(self, number: int) -> _Kept | None:
         """What is in a file; None where there is none. Raises `BadHistoryFile`."""
         return self._read(number) if 1 <= number <= len(self._entries) else None
+
+    # --- halves ----------------------------------------------------------------------------------------------------
+
+    @property
+    def cut(self) -> Cut | None:
+        """None: an archive has a file for each run, and `missing` tells of each."""
+        return None
+
+    def missing(self, run: int) -> Unreadable | None:
+        """From which event on a run is missing in its file."""
+        kept = self._kept(run)
+        return None if kept is None else half_of(kept.cut, kept.record.run_id)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -183,8 +199,10 @@ class ArchivedRuns(Backend):
     def check(self) -> list[Problem]:
         """Read every file; what is wrong with one is told by its name."""
         problems: list[Problem] = []
-        for _ in self._readable(problems):
-            pass
+        for number, kept in self._readable(problems):
+            if kept.cut is not None:
+                entry = self._entries[number - 1]
+                problems.append(Problem(entry.name, kept.record.run_id, None, f"the file {kept.cut.what}"))
         return problems
 
     def _readable(self, problems: list[Problem] | None = None) -> Iterator[tuple[int, _Kept]]:

@@ -7,9 +7,9 @@ run, from which event on. `replay import` goes on refusing such a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.errors import BadOption
@@ -21,12 +21,27 @@ from dalsegno.tools.timeline import How, Unreadable
 from dalsegno.tools.transfer import import_runs
 
 
+@runtime_checkable
+class MayBeHalf(Protocol):
+    """What is read from files that may be cut short. `cut` is that of the one file there is, where there is one."""
+
+    @property
+    def cut(self) -> Cut | None: ...
+
+    def missing(self, run: int) -> Unreadable | None:
+        """From which event on a run is missing."""
+        ...
+
+
 class ExportedFile(MemoryBackend):
     """The runs of an exported file, in memory."""
 
     cut: Cut | None = None
-    missing: Mapping[int, Unreadable]
-    """What is missing, by the numbers of runs."""
+    _missing: dict[int, Unreadable]
+
+    def missing(self, run: int) -> Unreadable | None:
+        """From which event on a run is missing."""
+        return self._missing.get(run)
 
     @classmethod
     def open(cls, location: str = "", **options: Any) -> Self:
@@ -35,21 +50,14 @@ class ExportedFile(MemoryBackend):
             raise BadOption("file: names no file; write file:PATH, or file:s3://…")
         runs, cut = read_as_far(_bytes_of(location), location)
         store = cls()
-        store.cut, store.missing = cut, {}
+        store.cut, store._missing = cut, {}
         import_runs(store, runs if cut is None else _with_place(runs), 0)
-        if cut is not None:
-            store.missing = store._places(cut)
-        return store
-
-    def _places(self, cut: Cut) -> dict[int, Unreadable]:
-        found: dict[int, Unreadable] = {}
-        for short in cut.runs:
+        for short in cut.runs if cut is not None else ():
             id, _, generation = short.run_id.rpartition("#")
-            record = self.find(id, int(generation))
-            if record is not None and (short.events < short.of or cut.why == "checksum"):
-                how: How = "doubtful" if short.events == short.of else "missing" if short.gone else "unreadable"
-                found[record.number] = Unreadable(short.events, short.why, how)
-        return found
+            record, half = store.find(id, int(generation)), half_of(cut, short.run_id)
+            if record is not None and half is not None:
+                store._missing[record.number] = half
+        return store
 
     def check(self) -> list[Problem]:
         """What the store in memory finds, and what is wrong with the file."""
@@ -57,6 +65,15 @@ class ExportedFile(MemoryBackend):
         if self.cut is not None:
             problems.insert(0, Problem(self.cut.file, "", None, f"the file {self.cut.what}"))
         return problems
+
+
+def half_of(cut: Cut | None, run_id: str) -> Unreadable | None:
+    """From which event on a run is missing in a file; None where all its events are there, and nobody doubts them."""
+    for short in cut.runs if cut is not None else ():
+        if cut is not None and short.run_id == run_id and (short.events < short.of or cut.why == "checksum"):
+            how: How = "doubtful" if short.events == short.of else "missing" if short.gone else "unreadable"
+            return Unreadable(short.events, short.why, how)
+    return None
 
 
 def _bytes_of(location: str) -> bytes:
@@ -83,25 +100,24 @@ def _with_place(runs: list[Exported]) -> list[Exported]:
 
 def cut_of(store: Backend) -> Cut | None:
     """What is missing of the file that is looked at; None for a whole one, and for a store."""
-    return store.cut if isinstance(store, ExportedFile) else None
+    return store.cut if isinstance(store, MayBeHalf) else None
 
 
 def missing_of(store: Backend, record: RunRecord) -> Unreadable | None:
     """From which event on a run is missing in the file that is looked at."""
-    return store.missing.get(record.number) if isinstance(store, ExportedFile) else None
+    return store.missing(record.number) if isinstance(store, MayBeHalf) else None
 
 
 def refuse_halves(store: Backend, records: Iterable[RunRecord]) -> None:
     """Raise `BadHistoryFile` where one of the runs is not whole: a copy of it would pass for a whole one."""
     cut = cut_of(store)
-    half = {one.run_id: one for one in cut.runs} if cut is not None else {}
+    half = {one.run_id: one.why for one in cut.runs} if cut is not None else {}
     for record in records:
-        if cut is not None and record.run_id in half:
-            raise BadHistoryFile(
-                f"{record.run_id} is not whole and cannot be exported: {half[record.run_id].why}. Nothing was written.",
-                path=cut.file,
-                why=cut.why,
-            )
+        missing = missing_of(store, record)
+        why = half.get(record.run_id) or (missing.why if missing is not None else "")
+        if why:
+            what = f"{record.run_id} is not whole and cannot be exported: {why}. Nothing was written."
+            raise BadHistoryFile(what, why="half")
 
 
 def cut_data(store: Backend) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ import pytest
 from dalsegno import Retention, Status
 from dalsegno.core.archive import Archive, Entry, sink_for
 from dalsegno.core.errors import BadOption, DataError, StoreUnusable
+from dalsegno.core.halves import Cut
+from dalsegno.core.packing import unpack
 from dalsegno.core.retention import Sweep
 from dalsegno.core.store import Backend, open_store
 from dalsegno.core.transfer import Exported
@@ -119,16 +121,36 @@ def test_a_damaged_file_is_named(archive: str, run_replay: Cli):
     run_replay("check", "--store", archive, code=1)
 
 
+def test_half_a_file_is_shown_as_far_as_it_goes(archive: str, run_replay: Cli, tmp_path: Path):
+    """The run of a file that was cut short is listed and shown with a mark, checked and verified as half, and refused
+    to whoever would pass it on."""
+    with ArchivedRuns.open(archive.removeprefix("archive:")) as opened:
+        (entry,) = opened._archive.find("order-1")
+        lines = unpack(opened._archive.folder.read(entry.name)).splitlines(keepends=True)
+        opened._archive.folder.write(entry.name, b"".join(lines[:5]))
+    assert "order-1" in run_replay("ls", "--store", archive).stdout
+    shown = run_replay("show", "order-1", "--store", archive)
+    assert "is missing" in shown.stdout
+    assert "warning: event 3 is missing, so the rest is not shown" in shown.stderr
+    told = run_replay("verify", "order-1", "order-2", "--app", APP, "--store", archive, code=2).stdout
+    assert "1 fit, 0 diverge, 1 could not be told" in told
+    found = json.loads(run_replay("check", "--store", archive, "--json", code=1).stdout)["problems"]
+    assert [(one["run"], one["event"]) for one in found] == [("order-1#1", None), ("order-1#1", 3)]
+    out = tmp_path / "out.jsonl"
+    assert "is not whole" in run_replay("export", "order-1", str(out), "--store", archive, code=4).stderr
+    assert not out.exists()
+
+
 def test_only_what_is_asked_for_is_read(archive: str, monkeypatch: pytest.MonkeyPatch):
     """Finding one run reads one file, however many there are; a page of a listing reads as many as it shows."""
-    opened, read, before = open_for_reading(archive), list[str](), Archive.read
+    opened, read, before = open_for_reading(archive), list[str](), Archive.read_as_far
     assert isinstance(opened, ArchivedRuns)
 
-    def noted(self: Archive, entry: Entry) -> Exported:
+    def noted(self: Archive, entry: Entry) -> tuple[Exported, Cut | None]:
         read.append(entry.name)
         return before(self, entry)
 
-    monkeypatch.setattr(Archive, "read", noted)
+    monkeypatch.setattr(Archive, "read_as_far", noted)
     record = opened.find("order-2", 1)
     assert record is not None
     assert opened.history(record.number, 1, 2) == opened.history(record.number)[1:3]
