@@ -21,6 +21,7 @@ noticed by a setting of the transaction that is then gone.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,9 @@ locks it holds are free again then. A body that means to takes longer with `SET 
 ENDED, SETTLED = "DS002", "DS003"
 """What `record_step` raises besides `REFUSED`; the migration that makes it explains them."""
 
-PAUSE_S = 0.5
+PAUSE_S, SHORT_PAUSE_S = 0.5, 0.01
+
+log = logging.getLogger("dalsegno.engine")
 
 
 class StepConnection(psycopg.Connection[tuple[Any, ...]]):
@@ -107,23 +110,29 @@ class Transactions:
     # --- before ----------------------------------------------------------------------------------------------------
 
     def _begun(self, attempt: StepAttempt) -> tuple[StepConnection, tuple[int, str, bytes] | None]:
-        """A connection with an open transaction, or with the outcome that is there already."""
+        """A connection with an open transaction, or with the outcome that is there already.
+
+        Nothing has happened yet, so that a server which is gone is waited for, as the engine does that has something to
+        record. Raises `StoreUnusable` when the store is closed meanwhile.
+        """
         connections = self._connections
-        connections.refuse_if_unusable(True)
-        deadline = time.monotonic() + self._options.reconnect
         while True:
+            connections.refuse_if_unusable(True)
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = connections.connected(lambda: connections.reached(self._connect), deadline)
             try:
+                if connection is None:
+                    deadline = time.monotonic() + self._options.reconnect
+                    connection = connections.connected(lambda: connections.reached(self._connect), deadline)
                 return connection, _begin(connection, self._options, attempt)
-            except psycopg.OperationalError as error:  # it broke while it lay idle; nothing has happened yet
-                connection.leave()
-                if time.monotonic() > deadline:
-                    raise Undone(StoreUnusable(f"{connections.place}: {error}")) from error
+            except (psycopg.OperationalError, StoreUnusable) as error:
+                log.warning("step %r waits for the store: %s", attempt.name, error)
+                if connection is not None:
+                    connection.leave()
+                connections.pause(PAUSE_S if connection is None else SHORT_PAUSE_S)
             except BaseException:
-                connection.leave()
+                if connection is not None:
+                    connection.leave()
                 raise
 
     def _connect(self) -> StepConnection:

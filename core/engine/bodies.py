@@ -29,8 +29,9 @@ _current: ContextVar[tuple[Job, Clock] | StepContext] = ContextVar("dalsegno_ste
 class Transaction:
     """What a transactional job knows besides: the connection its body has, and how the attempt ended.
 
-    `fate` is taken by whoever decides first what becomes of the attempt: its thread, to commit, or the clockwork, for
-    its time-out. `passing`: it was undone for a reason that may pass. `strayed`: another step stands in its place.
+    `fate` is held by whoever decides what becomes of the attempt: its thread, until the body begins and again for the
+    commit, or the clockwork, when its time is up. `passing`: it was undone for a reason that may pass. `strayed`:
+    another step stands in its place.
     """
 
     __slots__ = ("connection", "fate", "passing", "strayed")
@@ -219,7 +220,7 @@ def run_body(
     token = _current.set((job, clock))
     try:
         if job.transaction is not None:
-            job.result = _transact(job, job.transaction, codec, store or HasTransactions())
+            job.result = _transact(job, job.transaction, codec, clock, store or HasTransactions())
         else:
             args, kwargs = codec.decode_call(job.payload)
             result = job.fn(*args, **kwargs)
@@ -235,11 +236,17 @@ def run_body(
         leave()
 
 
-def _transact(job: Job, transaction: Transaction, codec: Codec, store: HasTransactions) -> bytes:
+def _transact(job: Job, transaction: Transaction, codec: Codec, clock: Clock, store: HasTransactions) -> bytes:
     """Have the store run a body in a transaction that records its outcome."""
 
+    nobody = UseError(f"nobody waits for step {job.name!r} any more")
+
     def body(connection: Any) -> bytes:
+        if not job.waited_for:
+            raise nobody
         transaction.connection = connection
+        job.beat_us = clock.steady_us()  # its time-out counts from here: what is committed already has no time
+        transaction.fate.release()
         try:
             args, kwargs = codec.decode_call(job.payload)
             result = job.fn(*args, **kwargs)
@@ -253,6 +260,8 @@ def _transact(job: Job, transaction: Transaction, codec: Codec, store: HasTransa
         decides = transaction.fate.acquire(blocking=False)
         return (job.run.record.owner, job.run.epoch) if decides and job.waited_for else None
 
+    if not transaction.fate.acquire(blocking=False):
+        raise nobody
     attempt = StepAttempt(
         run=job.run.number,
         step=job.id,

@@ -9,6 +9,9 @@ import threading
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.edge import Clock
 
+AGAIN_US = 100_000
+"""How soon an attempt is looked at again whose thread was just deciding what becomes of it."""
+
 SWEEP_FROM = 1000
 """Below so many entries it is not worth looking for attempts that ended long before their time was up."""
 
@@ -52,7 +55,9 @@ class Timeouts:
                 if self._due_us(job) > now_us:
                     self._push(job)
                 elif job.transaction is None or job.transaction.fate.acquire(blocking=False):
-                    late.append(job)  # the others are just being committed, and say themselves what became of them
+                    late.append(job)
+                else:  # looked up, or being committed: that decides, and it is looked at again should it not
+                    heapq.heappush(self._heap, (now_us + AGAIN_US, next(self._order), job))
         return late
 
     def _push(self, job: Job) -> None:

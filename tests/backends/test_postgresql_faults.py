@@ -16,6 +16,7 @@ from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql.failures import Lost
 from dalsegno.backends.postgresql.session import Session
 from dalsegno.core.errors import BadOption, StoreError, StoreFull, StoreInUse, StoreUnusable, UnknownOutcome
+from dalsegno.core.transactions import StepAttempt
 from dalsegno.testing.run_promises import apply, begin, end, new_run, signal, step
 from tests.backends.test_postgresql import behind, opened
 from tests.postgresql_server import OwnServer, Server, schema_of
@@ -168,6 +169,25 @@ def test_a_call_waits_for_a_server_that_restarts(own_server: OwnServer):
         restart.start()
         assert store.history(run.number) == [b"started"]
         restart.join()
+
+
+def test_a_body_waits_for_a_server_that_is_gone(own_server: OwnServer, monkeypatch: pytest.MonkeyPatch):
+    """Before it has begun, it costs no attempt that the store cannot be reached: it begins when the server is back."""
+    with opened(own_server.with_options(schema="orders", reconnect=0.05)) as store:
+        run = begin(store)
+        (record,) = store.claim([run.number], "me")
+        waited, found = threading.Event(), list[bytes]()
+        monkeypatch.setattr(store._connections, "pause", lambda seconds: waited.set())
+        number, epoch = record.number, record.epoch
+        attempt = StepAttempt(run=number, step="1", name="pay", attempt=1, timeout=None, holder=lambda: ("me", epoch))
+        store.transact(attempt, lambda connection: b"before")
+        own_server.stop()
+        going = threading.Thread(target=lambda: found.append(store.transact(attempt, lambda connection: b"after")))
+        going.start()
+        assert waited.wait(30)
+        own_server.start()
+        going.join(30)
+    assert found == [b"before"]
 
 
 def test_a_promoted_standby_is_found(own_server: OwnServer):

@@ -448,6 +448,25 @@ def test_a_time_out_does_not_strike_while_it_is_committed(place: Place, monkeypa
     assert place.effects == ["quick"]
 
 
+def test_a_time_out_does_not_strike_while_it_is_looked_up(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """However long it takes to find that the step was committed before a crash: its time begins with its body."""
+    left_behind(place, "pay")
+    begin_ = transactional._begin
+
+    def slowly_begun(connection: Any, *rest: Any) -> Any:
+        connection.execute("SELECT pg_sleep(0.4)")
+        return begin_(connection, *rest)
+
+    monkeypatch.setattr(transactional, "_begin", slowly_begun)
+
+    @workflow(name="paying")
+    def impatient(what: str) -> Flow[str]:
+        return (yield from pay.options(timeout=0.05, retry=Retry(max_attempts=1))(what))
+
+    with Engine(place.url, workflows=[impatient]) as engine:
+        assert engine.get("p").result(timeout=30) == "hello"
+
+
 def test_a_statement_does_not_take_longer_than_the_step_may(place: Place):
     """Where it waits for a lock of somebody's, the server gives it up with the step's time-out."""
     place.ask("INSERT INTO effects VALUES ('one')")
