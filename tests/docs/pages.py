@@ -90,6 +90,7 @@ VARYING = [
     (r"\bpid \d+|\b[\w.-]+:\d+:[0-9a-f]{8}\b", "PID"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|\+00:00)?", "TIME"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?( UTC)?", "TIME"),
+    (r"[+-]?\b\d+[dhm] \d\d[hms]\b", "LONG"),  # on a machine that has much to do
     (r"[+±-]?\b\d[\d,]*(\.\d+)? ?(ns|µs|ms|s|min|h|d|seconds?|minutes?|hours?|days?)\b", "LONG"),
     (r"\b\d[\d,.]* (bytes|[KMG]i?B)\b", "MANY bytes"),
     (r"\b(?=[0-9a-f-]*\d)[0-9a-f]{8}(-?[0-9a-f]{4,})*\b", "HEX"),
