@@ -21,6 +21,7 @@ from dalsegno import (
     Client,
     Engine,
     Flow,
+    Receive,
     Retry,
     RunBlocked,
     StepOutcomeUnknown,
@@ -401,25 +402,31 @@ def test_a_worker_that_lost_the_run_undoes_what_it_did(place: Place):
 
 def test_a_body_that_timed_out_does_not_commit_later(place: Place):
     """Its time was up and the workflow was told so: what it wrote is undone when it returns at last."""
-    held = Held()
+    held, told = Held(), threading.Event()
 
     @step(transactional=True, timeout=0.05, retry=Retry(max_attempts=1))
     def slow() -> int:
         return held()
 
+    @step
+    def tell() -> None:
+        told.set()
+
     @workflow
     def slowly() -> Flow[str]:
-        try:
+        with pytest.raises(TimedOut):
             yield from slow()
-        except TimedOut:
-            return "too slow"
-        return "in time"
+        yield from tell()
+        return (yield from Receive("word", str))
 
     with held.watch(opened(place.url)) as store, Engine(store, workflows=[slowly]) as engine:
-        assert engine.start(slowly, id="s").result(timeout=30) == "too slow"
+        run = engine.start(slowly, id="s")
+        assert told.wait(30)
         held.released.set()
         assert held.left.wait(30)
-    assert place.effects == []
+        assert place.effects == []
+        run.signal("word", "over")
+        assert run.result(timeout=30) == "over"
 
 
 def test_a_time_out_does_not_strike_while_it_is_committed(place: Place, monkeypatch: pytest.MonkeyPatch):
