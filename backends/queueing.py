@@ -172,6 +172,8 @@ class Lane:
             row.line -= entry.state == LINE
             key.standing -= 1
             self._freed[key_digest] = None
+        if not (key.standing or key.behind or key.aside):
+            key.turn = 0  # it is forgotten, though perhaps something of it comes in the same transaction
 
     def move_up(self) -> None:
         """The first of those behind their keys enter the line, as far as the limit of a key allows now."""

@@ -29,8 +29,8 @@ from dalsegno.core.store import (
     Sent,
     Status,
 )
+from dalsegno.testing.queue_promises import QueuePromises
 from dalsegno.testing.run_promises import (
-    RunPromises,
     apply,
     begin,
     end,
@@ -43,8 +43,15 @@ from dalsegno.testing.run_promises import (
 )
 
 
-class BackendContract(RunPromises):
-    """Subclass this, and write `open_backend`."""
+class BackendContract(QueuePromises):
+    """Subclass this in a file of tests, and write `open_backend`: pytest then tests a store by every promise.
+
+    >>> from dalsegno.backends.memory import MemoryBackend
+    >>> class TestMyStore(BackendContract):
+    ...     def open_backend(self) -> Backend:
+    ...         return MemoryBackend()
+    >>> TestMyStore().test_messages_wait_in_the_order_accepted()
+    """
 
     # --- the inbox -------------------------------------------------------------------------------------------------
 
@@ -75,6 +82,7 @@ class BackendContract(RunPromises):
             "child",
             "callback",
             "wake",
+            "step",
         )
         with self.open_backend() as store:
             run = begin(store)

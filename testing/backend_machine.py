@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from dalsegno.core.errors import BadOption
 from dalsegno.core.store import Applied, Backend, Created, Message, NewRun, Status, Transition, Verdict
+from dalsegno.testing import queue_machine
 from dalsegno.testing.backend_model import Model, Waiting, agrees
+from dalsegno.testing.queue_machine import QueueRules
 
 IDS = ("a", "ab", "x" * 600)  # one that begins like another, and one too long for a key; beside them "child"
 TAGS: tuple[dict[str, str], ...] = ({}, {"who": "me"}, {"who": "you", "é": ""})
@@ -46,7 +48,7 @@ published = st.dictionaries(st.sampled_from(["", "p", "p" * 700]), payloads, max
 timers = st.lists(st.tuples(st.integers(-3, 3), st.sampled_from(["1", "2.1", "k" * 700])), max_size=3, unique=True).map(
     tuple
 )
-kinds = st.sampled_from(["signal", "signal", "signal", "cancel", "child", "callback", "wake"])
+kinds = st.sampled_from(["signal", "signal", "signal", "cancel", "terminate", "child", "callback", "wake", "step"])
 messages = st.builds(
     Message,
     workflow_id=ids,
@@ -76,6 +78,7 @@ def new_runs(**fixed: Any) -> st.SearchStrategy[NewRun]:
         "on_conflict": st.sampled_from(["attach", "reject", "restart_closed"]),
         "generation": st.sampled_from([None, None, 1, 3]),
         "messages_above": st.sampled_from([0, 0, 0, 2, 1000]),
+        "place": st.none() | st.none() | queue_machine.places,
     }
     return st.builds(NewRun, **{**given, **fixed})
 
@@ -88,7 +91,7 @@ children = st.lists(
 ended_runs = new_runs(status=st.just(Status.FAILED), closed_at_us=st.just(7), timers=st.just(()))
 
 
-class BackendMachine(RuleBasedStateMachine):
+class BackendMachine(QueueRules):
     """Subclass this, write `open_backend`, and let your test runner find the subclass's `TestCase`."""
 
     def __init__(self) -> None:
@@ -118,6 +121,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(new=st.lists(new_runs() | new_runs() | ended_runs, min_size=1, max_size=3), spoiled=st.integers(0, 5))
     def create(self, new: list[NewRun], spoiled: int = 5) -> None:
+        new = [self.placed(one) for one in new]
         if spoiled:
             self._created(new, self.store.create(new))
             return
@@ -142,6 +146,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     @rule(new=st.lists(new_runs(), max_size=1), data=st.data(), place=places, sent=st.lists(messages, max_size=1))
     def write(self, new: list[NewRun], data: st.DataObject, place: int, sent: list[Message]) -> None:
+        new = [self.placed(one) for one in new]
         transition = self._transition(data, place)
         created, (verdict,), answers = self.store.write(new, [transition], sent, 4)
         self._created(new, created, verdict)
@@ -166,12 +171,14 @@ class BackendMachine(RuleBasedStateMachine):
             assert store.renew(owner, 8) is has
         elif what == "leave":
             assert store.leave(owner) is has
-            leases.discard(owner)
+            if has:
+                self.model.end_lease(owner)
         elif has:
             (seen,) = (lease for lease in store.leases() if lease.owner == owner)
             renewed = what == "too late" and store.renew(owner, 9)
             assert store.expire(seen) is not renewed
-            leases -= set() if renewed else {owner}
+            if not renewed:
+                self.model.end_lease(owner)
         assert {lease.owner for lease in store.leases()} == leases
 
     @rule(asked=st.lists(places, max_size=3, unique=True), owner=owners)
@@ -219,6 +226,8 @@ class BackendMachine(RuleBasedStateMachine):
         seqs = [waiting.seq for waiting in run.inbox] if run else []
         own_timers = sorted(run.timers) if run else []
         epoch, head = (run.record.epoch, len(run.events)) if run else (1, 1)
+        if run and run.record.queued:
+            epoch = 10**6  # nobody can hold it
         astray = draw(st.integers(0, 15))  # one of three numbers is wrong
         latest = max([0, *seqs])
         status = draw(st.none() | st.none() | st.sampled_from(Status))
@@ -234,14 +243,17 @@ class BackendMachine(RuleBasedStateMachine):
             timers_set=draw(timers),
             timers_cleared=tuple(draw(st.lists(st.sampled_from(own_timers), unique=True))) if own_timers else (),
             messages=tuple(draw(st.lists(messages, max_size=2))),
-            children=() if closes else tuple(draw(children)),
+            children=() if closes else tuple(map(self.placed, draw(children))),
             published=draw(published),
             status=status,
             active=not closes and draw(st.booleans()),
             closed_at_us=7 if closes else None,
             reason=draw(st.sampled_from([None, "", "why"])),
-            continued=draw(new_runs(workflow_id=st.just(run.record.workflow_id))) if run and following else None,
+            continued=draw(new_runs(workflow_id=st.just(run.record.workflow_id), place=st.none()))
+            if run and following
+            else None,
             restored=draw(st.booleans()),
+            **self.draw_tasks(data, number, closes),
         )
 
     def _created(self, new: Sequence[NewRun], answers: Sequence[Created], *verdicts: Verdict) -> None:
@@ -307,7 +319,7 @@ class BackendMachine(RuleBasedStateMachine):
     @invariant()
     def writing_is_a_change(self) -> None:
         """`changes` differs where anything does, and is calm while nobody writes."""
-        image, changes = repr((self.model.runs, self.model.used)), self.store.changes()
+        image, changes = repr((self.model.runs, self.model.used, self.model.queues)), self.store.changes()
         assert self.store.changes() == changes
         if self._noted is not None and self._noted[0] != image:
             assert changes != self._noted[1]

@@ -10,7 +10,7 @@ before it does the same; a message gets its number when it is first seen in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -26,6 +26,7 @@ from dalsegno.core.store import (
     Transition,
     Verdict,
 )
+from dalsegno.testing.queue_model import Queues
 
 UNSEEN = 2**62  # stands for the number of a message that was not read yet: it is newer than all that were
 
@@ -76,6 +77,7 @@ class Model:
         self.used: dict[tuple[str, str], int] = {}
         self.arrived: list[tuple[int, Waiting]] = []
         self.leases: set[str] = set()
+        self.queues = Queues()
         self.last_seq = self.above = 0
         self._given: list[int] = []
 
@@ -99,36 +101,45 @@ class Model:
 
     # --- creating --------------------------------------------------------------------------------------------------
 
-    def create(self, new: NewRun) -> tuple[int, bool]:
+    def create(self, new: NewRun, child: bool = False) -> tuple[int, bool]:
         found = self.find(new.workflow_id)
-        if found is None:
-            return self._add(new, new.generation or 1), True
-        if self.runs[found].open or new.on_conflict != "restart_closed":
+        if found is not None and (self.runs[found].open or new.on_conflict != "restart_closed"):
             return found, False
-        return self._add(new, self.runs[found].record.generation + 1), True
+        if not child and new.place is not None and new.status.open:
+            same = self.queues.placed(new.place)
+            if same is not None:
+                return same, False
+        generation = (new.generation or 1) if found is None else self.runs[found].record.generation + 1
+        return self._add(new, generation, dedup=not child), True
 
-    def _add(self, new: NewRun, generation: int) -> int:
+    def _add(self, new: NewRun, generation: int, inherited: str = "", dedup: bool = False) -> int:
         number = self._given.pop(0) if self._given else max(self.made, default=0) + 1
         self.made.append(number)
+        queued = new.place is not None and new.status.open and not inherited
+        owner = "" if queued else new.owner
         record = RunRecord(
             number=number,
             workflow_id=new.workflow_id,
             generation=generation,
             workflow=new.workflow,
             status=new.status,
-            active=new.status.open,
+            active=new.status.open and not queued,
             created_at_us=new.created_at_us,
             digest=new.digest,
             closed_at_us=new.closed_at_us,
             tags=dict(new.tags),
             parent=new.parent,
-            epoch=1 if new.owner else 0,
-            owner=new.owner,
+            epoch=1 if owner else 0,
+            owner=owner,
             restore=new.restore,
+            queue=inherited or (new.place.queue if new.place is not None and queued else ""),
+            queued=queued,
         )
         self.runs[number] = Run(record, list(new.events), set(new.timers), dict(new.published))
         self.above = max(self.above, new.messages_above)
-        if not new.owner and new.status.open:
+        if new.place is not None and queued:
+            self.queues.put_run(number, new.place, new.created_at_us, dedup)
+        elif not new.owner and new.status.open:
             self._deliver(number, Message(workflow_id=new.workflow_id, kind="wake"), None)
         return number
 
@@ -139,10 +150,15 @@ class Model:
         if message.dedup is not None and key in self.used:
             return Sent.DUPLICATE, self.used[key]
         number = self.find(message.workflow_id, message.generation)
+        if message.task is not None and not self.queues.answer(*message.task, number):
+            return Sent.CLOSED, number or 0
         if number is None:
             return Sent.NOT_FOUND, 0
         if not self.runs[number].open:
             return Sent.CLOSED, number
+        if self.runs[number].record.queued and message.kind in ("cancel", "terminate"):
+            self.queues.leave(number)
+            self.runs[number].change(queue="", queued=False)
         self._deliver(number, message, at_us)
         if message.dedup is not None:
             self.used[key] = number
@@ -172,12 +188,20 @@ class Model:
             reason=run.record.reason if t.reason is None else t.reason,
             restore=run.record.restore and not t.restored,
         )
+        queue = run.record.queue
+        self.queues.drop(t.run, (*t.tasks_withdrawn, *t.tasks_dropped))
         if not run.open:
             run.inbox, run.timers = [], set()
-            run.change(active=False, closed_at_us=t.closed_at_us)
+            run.change(active=False, closed_at_us=t.closed_at_us, queue="")
+            self.queues.close(t.run, continues=t.continued is not None)
+        else:
+            for task in t.tasks:
+                self.queues.put_task(run.record, task)
         created = dict.fromkeys(self._adopt(child) for child in t.children)
         if t.continued is not None:
-            created[self._add(t.continued, run.record.generation + 1)] = None
+            following = self._add(t.continued, run.record.generation + 1, queue)
+            self.queues.hand_over(t.run, following)
+            created[following] = None
         sent = dict.fromkeys(
             number for what, number in (self.send(m, None) for m in t.messages) if what is Sent.ACCEPTED
         )
@@ -185,7 +209,7 @@ class Model:
 
     def _adopt(self, child: NewRun) -> int:
         found = self.find(child.workflow_id)
-        return found if found is not None and self.runs[found].parent_is(child) else self.create(child)[0]
+        return found if found is not None and self.runs[found].parent_is(child) else self.create(child, True)[0]
 
     def _refusal(self, t: Transition) -> Refused | None:
         run = self.runs.get(t.run)
@@ -208,6 +232,9 @@ class Model:
         for message in t.messages:
             if message.kind == "signal" and not self._arrives(message, t, run.record, closes, children):
                 return Refused(Refusal.TARGET, message.workflow_id)
+        for step in t.tasks_withdrawn:
+            if not self.queues.waits(t.run, step):
+                return Refused(Refusal.TASK, step)
         return None
 
     def _child_fits(self, child: NewRun, children: dict[str, NewRun]) -> bool:
@@ -240,7 +267,7 @@ class Model:
 
     def claim(self, number: int, owner: str) -> RunRecord | None:
         run = self.runs.get(number)
-        if run is None or not run.open:
+        if run is None or not run.open or run.record.queued:
             return None
         another = run.record.owner not in ("", owner)
         if another and run.record.owner in self.leases:
@@ -253,6 +280,26 @@ class Model:
         run = self.runs.get(number)
         if run is not None and run.open and run.record.owner == owner:
             run.change(owner="")
+
+    def end_lease(self, owner: str) -> None:
+        self.leases.discard(owner)
+        self.queues.end_owner(owner)
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
+        admitted = self.queues.admit(queues, limit, now_us)
+        for number in admitted:
+            self.runs[number].change(queued=False, active=True)
+            self._deliver(number, Message(workflow_id="", kind="wake"), None)
+        return admitted
+
+    def note(self, number: int, epoch: int, notes: Mapping[str, bytes]) -> bool:
+        run = self.runs.get(number)
+        if run is None or not run.open or run.record.epoch != epoch:
+            return False
+        self.queues.note(number, notes)
+        return True
 
     def purge(self, number: int) -> bool:
         if number not in self.runs or self.runs[number].open:
