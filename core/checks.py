@@ -81,6 +81,10 @@ def check_history(
     """Everything that does not hold in a history, and between it and the run's record where that is given.
 
     `steady_clock` says that no clock was set back while it was recorded: then times never go back, either.
+
+    >>> from dalsegno.core.events import CheckpointTaken
+    >>> str(check_history([CheckpointTaken(1, "1", 7)])[0])
+    'event 0: it begins with CheckpointTaken; every history begins with RunStarted [beginning]'
     """
     run = f"{record.workflow_id}#{record.generation}" if record is not None else ""
     found = [

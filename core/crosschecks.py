@@ -248,7 +248,11 @@ def check_delivery(
     accepted: Sequence[tuple[str, bytes]], events: Sequence[Event], inbox: Sequence[Waiting] = ()
 ) -> list[Violation]:
     """Whether the signals one sender saw accepted, as (name, payload) in that order, entered the history exactly once
-    and in that order, those that still wait aside. For senders that made each payload unlike all others."""
+    and in that order, those that still wait aside. For senders that made each payload unlike all others.
+
+    >>> [str(violation) for violation in check_delivery([("paid", b"1")], [])]
+    ["the history: signal 'paid' b'1' was accepted and never came [delivery]"]
+    """
     came = [(signal.name, signal.payload) for signal in _signals(events)]
     waiting = {(message.name, message.payload) for message in inbox if message.kind == "signal"}
     found: list[Violation] = []

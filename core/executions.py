@@ -40,7 +40,11 @@ _ATTEMPTS: Final = (ev.StepCompleted, ev.StepFailed, ev.StepAttemptFailed)
 @attrs.frozen
 class Execution:
     """A body that began, as a ledger has it: `key` and `attempt` are those of `step_context()`, `at_us` is when, and
-    `by` names the process, where that is known."""
+    `by` names the process, where that is known.
+
+    >>> Execution("order-42#1/3", attempt=1, at_us=1_700_000_000_000_000, by="worker-7").key
+    'order-42#1/3'
+    """
 
     key: str
     attempt: int
@@ -55,8 +59,24 @@ def check_executions(
 ) -> list[Violation]:
     """Everything that does not hold between a ledger and the histories of all runs it is about, by their run ids.
 
-    The times of both have to be of one clock; `slack_us` is how far apart they may be. An event that is of no matter
-    may be None.
+    The times of both have to be of one clock; `slack_us` is how far apart they may be, in microseconds. An event that
+    is of no matter may be None.
+
+    >>> from dalsegno import Flow, step, step_context, workflow
+    >>> from dalsegno.testing import Simulation
+    >>> ledger = []
+    >>> @step
+    ... def charge(amount: int) -> None:
+    ...     about = step_context()
+    ...     ledger.append(Execution(about.idempotency_key, about.attempt, simulation.clock.now_us()))
+    >>> @workflow
+    ... def pay() -> Flow[None]:
+    ...     yield from charge(5)
+    >>> with Simulation([pay]) as simulation:
+    ...     run = simulation.start(pay)
+    ...     run.result()
+    ...     check_executions(ledger, {run.run_id: run.history()})
+    []
     """
     begun: dict[str, list[Execution]] = {}
     for execution in executions:
@@ -109,7 +129,14 @@ def _twice(key: str, bodies: Sequence[Execution]) -> Iterator[Violation]:
 
 
 def check_grown(earlier: Sequence[Event], later: Sequence[Event], run: str = "") -> list[Violation]:
-    """Whether a history still begins with what was read of it before."""
+    """Whether a history still begins with what was read of it before.
+
+    >>> from dalsegno.core.events import RunPaused, RunResumed
+    >>> check_grown([RunPaused(1, "lunch")], [RunPaused(1, "lunch"), RunResumed(2)])
+    []
+    >>> [str(violation) for violation in check_grown([RunPaused(1, "lunch")], [])]
+    ['event 0: 1 events were read before, and 0 are there [grown]']
+    """
     for index, (before, after) in enumerate(zip(earlier, later, strict=False)):
         if before != after:
             what = f"{type(after).__name__} stands where {type(before).__name__} was read before"

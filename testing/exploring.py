@@ -71,6 +71,17 @@ def explore_crashes(
     Tries at most `pairs` pairs, stops after `budget` seconds, and works in so many `processes`. `only` is the line
     of a failure, and tries just that. Answers a `Report`; raises `CrashFound` (an AssertionError), which tells the line
     and shows both histories.
+
+    >>> from dalsegno import Flow, step, workflow
+    >>> @step
+    ... def charge(amount: int) -> str:
+    ...     return f"charged {amount}"
+    >>> @workflow
+    ... def pay() -> Flow[str]:
+    ...     return (yield from charge(5))
+    >>> report = explore_crashes(pay, pairs=5, progress=False)
+    >>> report.complete, report.tried > 20
+    (True, True)
     """
     if unknown := set(compare) - set(ASPECTS):
         raise BadOption(f"compare={sorted(unknown)}: takes {', '.join(ASPECTS)}")

@@ -51,7 +51,13 @@ END_OF_TIME_US = 2**62
 
 def check_store(backend: Backend, *, steady_clock: bool = False) -> list[Violation]:
     """Everything that does not hold in a store that nobody writes to meanwhile: its own check, then every history, then
-    what has to hold between them. `steady_clock` says that no clock was set back."""
+    what has to hold between them. `steady_clock` says that no clock was set back.
+
+    >>> from dalsegno.backends.memory import MemoryBackend
+    >>> with MemoryBackend() as store:
+    ...     check_store(store)
+    []
+    """
     found = [Violation("store", each.event, each.what, each.run) for each in backend.check()]
     summaries = []
     for record in all_records(backend):
@@ -67,7 +73,20 @@ def check_store(backend: Backend, *, steady_clock: bool = False) -> list[Violati
 
 
 def assert_sound(subject: Backend | Sequence[Event], *, steady_clock: bool = False) -> None:
-    """Raise `AssertionError` that lists every violation in a store, or in one history."""
+    """Raise `AssertionError` that lists every violation in a store, or in one history. `steady_clock`: no clock was set
+    back meanwhile.
+
+    >>> from dalsegno import Flow, Sleep, workflow
+    >>> from dalsegno.testing.simulation import Simulation
+    >>> @workflow
+    ... def nap() -> Flow[None]:
+    ...     yield from Sleep(60)
+    >>> with Simulation([nap]) as simulation:
+    ...     run = simulation.start(nap)
+    ...     run.result()
+    ...     assert_sound(run.history())
+    ...     assert_sound(simulation.backend)
+    """
     if isinstance(subject, Backend):
         found = check_store(subject, steady_clock=steady_clock)
     else:

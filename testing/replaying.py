@@ -55,6 +55,26 @@ def assert_replays(
 
     `inside_scopes` runs the inside of finished scopes again, which a live replay passes over. `codec` is the engine's,
     where it is not the plain one. Raises `BadOption` for a path that is not there.
+
+    >>> from dalsegno import Flow, Sleep, workflow
+    >>> from dalsegno.testing.simulation import Simulation
+    >>> @workflow
+    ... def nap() -> Flow[None]:
+    ...     yield from Sleep(60)
+    >>> with Simulation([nap]) as simulation:
+    ...     run = simulation.start(nap, id="n")
+    ...     run.result()
+    ...     history = run.history()
+    >>> assert_replays(history, nap)
+    1
+    >>> @workflow(name="nap")
+    ... def changed() -> Flow[None]:
+    ...     yield from Sleep(90)
+    >>> assert_replays(history, changed)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    AssertionError: 1 of 1 histories do not replay with today's code:
+    ...
     """
     found = list(_all(histories))
     if not found:
@@ -74,7 +94,19 @@ def assert_replays(
 def record_history(run: Run[Any], path: str | Path) -> Path:
     """Write a run, with every earlier generation of its id, to a file that `assert_replays` and `replay import` read.
 
-    The file depends on nothing but the run, so recording the same run again writes the same bytes.
+    The file depends on nothing but the run, so recording the same run again writes the same bytes. Answers its path.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from dalsegno import Flow, Sleep, workflow
+    >>> from dalsegno.testing.simulation import Simulation
+    >>> @workflow
+    ... def nap() -> Flow[None]:
+    ...     yield from Sleep(60)
+    >>> with TemporaryDirectory() as folder, Simulation([nap]) as simulation:
+    ...     run = simulation.start(nap)
+    ...     run.result()
+    ...     assert_replays(record_history(run, f"{folder}/nap.jsonl"), nap)
+    1
     """
     store, codec = run._client.backend, run._client.codec
     newest = run.record

@@ -32,7 +32,10 @@ class Report:
     them twice; `fired` counts the faults by way, `repeats` the bodies that ran again, by step and reason. `complete`:
     every single fault was tried; without it a failure ended it (`failed`), it was about one line, or the budget ran
     out. `unknown` counts the runs whose workflow was told that a `once=True` step may or may not have happened; their
-    outcome is not compared.
+    outcome is not compared. Printed, it is one line; `report.print()` shows a table.
+
+    >>> print(Report(workflow="fulfil", seed=7, tried=120, pairs=20, complete=True, seconds=0.4))
+    fulfil: 120 disturbed runs (every single fault, 20 pairs), 0 faults, 0 bodies ran again, 0.4 s
     """
 
     workflow: str

@@ -80,7 +80,19 @@ class RunInfo:
     """What `Info` answers. `attempt` is the number of this run under its workflow id (it grows with each continue as
     new or restart; not the number of crashes, which a replay could not know), `history_length` the events so far;
     `continue_suggested` is true when starting afresh with `ContinueAsNew` would pay; `started_at` is in UTC,
-    `parent_id` the workflow id of the parent of a child. For an example see `Info`.
+    `parent_id` the workflow id of the parent of a child.
+
+    >>> from dalsegno import ContinueAsNew, Flow, workflow
+    >>> from dalsegno.testing import Simulation
+    >>> @workflow
+    ... def watch(checked: int) -> Flow[tuple[int, int]]:
+    ...     info = yield from Info()
+    ...     if checked == 0:
+    ...         yield from ContinueAsNew(checked + 1)
+    ...     return info.attempt, info.history_length
+    >>> with Simulation([watch]) as simulation:
+    ...     simulation.start(watch, 0).result()
+    (2, 1)
     """
 
     __module__ = HISTORIES_SAY

@@ -116,6 +116,19 @@ class StepContext:
     `attempt` counts from 1. `idempotency_key` is the same over retries and replays: hand it to whatever must not be
     done twice. `cancelled` turns true when nobody waits for the outcome any more (the run or branch was cancelled, the
     attempt timed out): a long body should look at it and stop.
+
+    >>> from dalsegno import Flow, step, step_context, workflow
+    >>> from dalsegno.testing import Simulation
+    >>> @step
+    ... def charge(amount: int) -> str:
+    ...     about = step_context()
+    ...     return f"attempt {about.attempt} of {about.run_id}, known to the bank as {about.idempotency_key}"
+    >>> @workflow
+    ... def pay() -> Flow[str]:
+    ...     return (yield from charge(5))
+    >>> with Simulation([pay]) as simulation:
+    ...     simulation.start(pay, id="order-42").result()
+    'attempt 1 of order-42#1, known to the bank as order-42#1/1'
     """
 
     __slots__ = ("_clock", "_job")

@@ -69,6 +69,18 @@ class Worker(Works):
 
     Raises `StoreUnusable`, `DefinitionError`, `BadOption`; starting raises `StoreInUse` when another engine has the
     store to itself, or with `alone` when there is any other, and for stores that only one engine can work on.
+
+    >>> from dalsegno import Client, Flow, step, workflow
+    >>> from dalsegno.backends.memory import MemoryBackend
+    >>> @step
+    ... def greet(name: str) -> str:
+    ...     return f"hello {name}"
+    >>> @workflow
+    ... def hello(name: str) -> Flow[str]:
+    ...     return (yield from greet(name))
+    >>> with MemoryBackend() as store, Client(store) as client, Worker(store, workflows=[hello], step_threads=2):
+    ...     client.start(hello, "world").result(timeout=10)
+    'hello world'
     """
 
     def __init__(
