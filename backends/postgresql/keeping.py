@@ -69,13 +69,11 @@ def stats(session: Session) -> dict[str, int]:
     for at in range(answer.ntuples):
         counts[wire.read_text(answer.get_value(at, 0) or b"")] = wire.read_int8(answer.get_value(at, 1) or b"")
     sizes, tasks = session.run(st.SIZES), session.run(qs.TASK_COUNTS)
-    waiting, at_work, queued = (wire.read_int8(tasks.get_value(0, column) or b"") for column in range(3))
     return {
         "runs": sum(counts.values()),
         **counts,
-        "tasks_waiting": waiting,
-        "tasks_at_work": at_work,
-        "runs_queued": queued,
+        "tasks": wire.read_int8(tasks.get_value(0, 0) or b""),
+        "queues": wire.read_int8(tasks.get_value(0, 1) or b""),
         "events_bytes": wire.read_int8(sizes.get_value(0, 0) or b""),
         "file_bytes": wire.read_int8(sizes.get_value(0, 1) or b""),
     }

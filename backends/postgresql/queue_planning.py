@@ -122,10 +122,14 @@ class Asked:
         if (tasks := answers.get(qs.LOOK_TASKS.name)) is not None:
             for at in range(tasks.ntuples):
                 cells = [tasks.get_value(at, column) or b"" for column in range(6)]
+                number, run = wire.read_int8(cells[0]), wire.read_int8(cells[1])
+                found.noted.add(run)
+                if not number:
+                    continue
                 found.add(
                     KnownTask(
-                        number=wire.read_int8(cells[0]),
-                        run=wire.read_int8(cells[1]),
+                        number=number,
+                        run=run,
                         step=wire.read_text(cells[5]),
                         claim=wire.read_int4(cells[2]),
                         at_work=cells[3] == b"\x01",
@@ -142,7 +146,7 @@ class Asked:
 class Queues:
     """Tasks and places that a group of writes is about, and what it does to them."""
 
-    __slots__ = ("_of_run", "_tasks", "_wanted", "moved", "places", "steps")
+    __slots__ = ("_of_run", "_tasks", "_wanted", "moved", "noted", "places", "steps")
 
     def __init__(self) -> None:
         self._tasks: dict[int, KnownTask] = {}
@@ -151,6 +155,9 @@ class Queues:
         self.places: dict[tuple[str, str], Row] = {}
         self.steps: list[Put | End | Drop | Inherit] = []
         self.moved: dict[int, Row] = {}  # runs whose place is another one
+        self.noted: set[int] = (
+            set()
+        )  # runs of which something is noted, or may be: by whoever works on a task of theirs
 
     def add(self, task: KnownTask) -> None:
         """Know of a task."""
@@ -243,6 +250,7 @@ class Queues:
     def enter(self, row: Row, place: Place, at_us: int, dedup: bool) -> None:
         """A new run waits in a queue, with its deduplication id, if that is to count."""
         row.queue, row.queued, row.active = place.queue, True, False
+        row.owner, row.epoch = "", 0
         self.moved[row.number] = row
         new = NewTask(
             queue=place.queue,

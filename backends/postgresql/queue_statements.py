@@ -17,8 +17,11 @@ LOOK_TASKS = Statement.of(
             OFFSET 0) AS found
         UNION SELECT found.number FROM {rows_of("$4::bigint[]", "run")} AS a, LATERAL (
             SELECT number FROM tasks WHERE tasks.run = a.run AND kind = 'step' OFFSET 0) AS found
-    ) AS these, LATERAL (SELECT * FROM tasks WHERE number = asked AND kind = 'step' OFFSET 0) AS t ORDER BY t.number""",
+    ) AS these, LATERAL (SELECT * FROM tasks WHERE number = asked AND kind = 'step' OFFSET 0) AS t
+    UNION ALL SELECT 0, a.run, 0, false, true, '' FROM {rows_of("$4::bigint[]", "run")} AS a
+        WHERE EXISTS (SELECT FROM notes WHERE notes.run = a.run) ORDER BY 1""",
 )
+"""Tasks by number, by run and step, and all of runs that end; a row with number 0 says that a run has notes."""
 LOOK_PLACES = Statement.of(
     "look_places",
     f"""SELECT {COLUMNS}, nth FROM (SELECT a.nth, found.run FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY
@@ -79,7 +82,7 @@ NOTE_RUN = Statement.of(
 )
 NOTES = Statement.of("notes", "SELECT crc, step, details FROM notes WHERE run = $1::bigint ORDER BY step")
 WORTH_A_LOOK = Statement.of("worth_a_look", "SELECT worth_a_look('run', $1::text[], $2::bigint, NULL, 1) IS NOT NULL")
-ADMIT = Statement.of("admit", "SELECT admit_runs($1::text[], $2::bigint, $3::bigint)")
+ADMIT = Statement.of("admit", "SELECT admit_runs($1::text[], $2::bigint, $3::bigint, $4::integer)")
 
 # --- limits and counts ---------------------------------------------------------------------------------------------
 
@@ -88,19 +91,27 @@ DECLARE = Statement.of(
     """SELECT declare_queues($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::integer,
         $7::text)""",
 )
+_WAITING = "FROM tasks AS t WHERE t.kind = q.kind AND t.queue = q.name AND t.state ="
 QUEUES = Statement.of(
     "queues",
-    """SELECT q.name, q.kind, q.declared, q.concurrency, q.per_key, q.rate_count, q.rate_per::text,
-        coalesce(t.waiting, 0), coalesce(t.at_work, 0), t.oldest_us
-    FROM queues AS q LEFT JOIN (SELECT queue, kind, count(*) FILTER (WHERE state <> 'work') AS waiting,
-            count(*) FILTER (WHERE state = 'work') AS at_work, min(at_us) FILTER (WHERE state <> 'work') AS oldest_us
-        FROM tasks GROUP BY queue, kind) AS t ON t.queue = q.name AND t.kind = q.kind
-    WHERE q.declared OR t.queue IS NOT NULL""",
+    f"""SELECT q.name, q.kind, q.declared, q.concurrency, q.per_key, q.rate_count, q.rate_per::text,
+        coalesce(k.tasks - coalesce(w.at_work, 0), 0)::bigint, coalesce(w.at_work, 0),
+        CASE WHEN $1::boolean THEN least((SELECT min(t.at_us) {_WAITING} 'line'),
+            (SELECT min(t.at_us) {_WAITING} 'behind'), (SELECT min(t.at_us) {_WAITING} 'aside')) END,
+        next_us(q, EXISTS (SELECT {_WAITING} 'line'),
+            (SELECT t.not_before_us {_WAITING} 'aside' ORDER BY t.not_before_us LIMIT 1))
+    FROM queues AS q
+    LEFT JOIN (SELECT queue, kind, sum(standing + held) AS tasks FROM queue_keys GROUP BY queue, kind) AS k
+        ON k.queue = q.name AND k.kind = q.kind
+    LEFT JOIN (SELECT queue, kind, count(*) AS at_work FROM tasks WHERE state = 'work' GROUP BY queue, kind) AS w
+        ON w.queue = q.name AND w.kind = q.kind
+    WHERE q.declared OR k.tasks > 0""",
 )
 TASK_COUNTS = Statement.of(
     "task_counts",
-    """SELECT count(*) FILTER (WHERE kind = 'step' AND state <> 'work'), count(*) FILTER (WHERE kind = 'step'
-        AND state = 'work'), count(*) FILTER (WHERE kind = 'run' AND state <> 'work') FROM tasks""",
+    """SELECT (SELECT coalesce(sum(standing + held), 0)::bigint FROM queue_keys WHERE kind = 'step'),
+        (SELECT count(*) FROM queues AS q WHERE q.declared
+            OR EXISTS (SELECT FROM queue_keys AS k WHERE k.queue = q.name AND k.kind = q.kind))""",
 )
 
 # --- checking ------------------------------------------------------------------------------------------------------

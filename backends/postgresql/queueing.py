@@ -157,7 +157,7 @@ class Queueing:
             if session.run(qs.WORTH_A_LOOK, names, now).get_value(0, 0) != b"\x01":
                 return []
             try:
-                calls = [(st.BEGIN, ()), (st.LOCK_COUNTER, ()), (qs.ADMIT, (names, many, now))]
+                calls = [(st.BEGIN, ()), (st.LOCK_COUNTER, ()), (qs.ADMIT, (names, many, now, wire.int4(LOOK_THROUGH)))]
                 _, counter, admitted = session.together(calls)
             except Lost as error:
                 raise Lost(str(error), nothing_applied=True) from error
@@ -183,9 +183,12 @@ class Queueing:
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Have limits hold for queues of both kinds."""
-        wanted = {queue.name: queue for queue in queues}
-        known = {state.name: state.limits for state, declared in self._states() if declared}
-        new = [queue for name, queue in sorted(wanted.items()) if known.get(name) != queue]
+        known = {state.name: state.limits for state, declared in self._states(False) if declared}
+        new: list[Queue] = []
+        for queue in queues:
+            if known.get(queue.name) != queue:
+                known[queue.name] = queue
+                new.append(queue)
         if not new:
             return
         rates = [queue.rate for queue in new]
@@ -198,12 +201,12 @@ class Queueing:
         )
         self._connections.write(lambda session: session.run(qs.DECLARE, *arrays, session.slot, session.channel))
 
-    def queues(self) -> list[QueueState]:
+    def queues(self, ages: bool) -> list[QueueState]:
         """All queues that were declared or hold something."""
-        return sorted((state for state, _ in self._states()), key=lambda state: (state.name, state.kind))
+        return sorted((state for state, _ in self._states(ages)), key=lambda state: (state.name, state.kind))
 
-    def _states(self) -> list[tuple[QueueState, bool]]:
-        answer = self._connections.read(lambda session: session.run(qs.QUEUES))
+    def _states(self, ages: bool) -> list[tuple[QueueState, bool]]:
+        answer = self._connections.read(lambda session: session.run(qs.QUEUES, b"\x01" if ages else b"\0"))
         return [_state(answer, at) for at in range(answer.ntuples)]
 
 
@@ -212,14 +215,16 @@ def _limit(value: int | None) -> int | None:
 
 
 def _state(answer: PGresult, at: int) -> tuple[QueueState, bool]:
-    cells = [answer.get_value(at, column) for column in range(10)]
-    concurrency, per_key, count, waiting, at_work, oldest = (
+    cells = [answer.get_value(at, column) for column in range(11)]
+    concurrency, per_key, count, waiting, at_work, oldest, next_us = (
         None if cell is None else wire.read_int8(cell) for cell in (*cells[3:6], *cells[7:])
     )
     rate = None if count is None else Rate(count=count, per=float((cells[6] or NONE).decode()))
     limits = Queue(wire.read_text(cells[0] or NONE), concurrency=concurrency, per_key=per_key, rate=rate)
     kind: Kind = "step" if cells[1] == b"step" else "run"
-    state = QueueState(kind=kind, limits=limits, waiting=waiting or 0, at_work=at_work or 0, oldest_us=oldest)
+    state = QueueState(
+        kind=kind, limits=limits, waiting=waiting or 0, at_work=at_work or 0, oldest_us=oldest, next_us=next_us
+    )
     return state, cells[2] == b"\x01"
 
 

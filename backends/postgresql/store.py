@@ -266,8 +266,8 @@ class PostgresqlBackend(Backend):
     def declare(self, queues: Sequence[Queue]) -> None:
         self._queueing.declare(queues)
 
-    def queues(self) -> list[QueueState]:
-        return self._queueing.queues()
+    def queues(self, *, ages: bool = True) -> list[QueueState]:
+        return self._queueing.queues(ages)
 
     def take(
         self, queues: Sequence[str], owner: str, limit: int, now_us: int, steps: Collection[str] | None = None

@@ -176,7 +176,9 @@ class _Asked:
                 self.closing[t.run] = min(t.seen, self.closing.get(t.run, t.seen))
         self.queues = queue_planning.Asked(creations, transitions, self.sent, list(self.closing))
         self.fresh = len(made)
-        self.numbers_messages = bool(self.sent) or any(not new.owner or new.messages_above for new in made)
+        self.numbers_messages = bool(self.sent) or any(
+            not new.owner or new.messages_above or new.place is not None for new in made
+        )
 
 
 def _look(session: Session, asked: _Asked) -> Known:
@@ -297,8 +299,8 @@ def calls_of(effects: Effects, channel: bytes) -> list[Call]:
     if effects.last_message is not None:
         calls.append((st.RAISE_COUNTER, (wire.int8(effects.last_message),)))
     calls += effects.queues.calls(channel)
-    if effects.cleared:  # after whoever notes something of a task has been waited for
-        calls.append((st.CLEAR_NOTES, (wire.int8s(effects.cleared),)))
+    if noted := [run for run in effects.cleared if run in effects.queues.noted]:
+        calls.append((st.CLEAR_NOTES, (wire.int8s(noted),)))  # after the tasks, for which whoever notes is waited for
     return calls
 
 

@@ -18,14 +18,14 @@ CREATE FUNCTION credit_at(q queues, now_us bigint) RETURNS numeric LANGUAGE sql 
 $$;
 
 -- Have tasks that stand aside and are due enter the line, or the place behind their keys. A key that somebody else has
--- locked waits for the next time; so does what is beyond a number that takes half a second.
-CREATE FUNCTION enter_line(a_kind text, a_queue text, now_us bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- locked waits for the next time; so does what is beyond a number that takes a moment.
+CREATE FUNCTION enter_line(a_kind text, a_queue text, now_us bigint, at_most integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     due record;
     entry record;
 BEGIN
     FOR due IN SELECT number, key_hash FROM tasks WHERE kind = a_kind AND queue = a_queue AND state = 'aside'
-        AND not_before_us <= now_us ORDER BY not_before_us, number LIMIT 10000
+        AND not_before_us <= now_us ORDER BY not_before_us, number LIMIT at_most
     LOOP
         SELECT greatest(q.turn, k.turn) + 1 AS turn, q.per_key IS NULL OR k.standing < q.per_key AS fits INTO entry
             FROM queue_keys AS k JOIN queues AS q ON q.name = k.queue AND q.kind = k.kind
@@ -98,7 +98,7 @@ BEGIN
     IF EXISTS (SELECT FROM tasks WHERE kind = a_kind AND queue = a_queue AND state = 'aside' AND not_before_us <= now_us)
     THEN
         BEGIN
-            PERFORM enter_line(a_kind, a_queue, now_us);
+            PERFORM enter_line(a_kind, a_queue, now_us, look_through);
             taken := first_in_line(a_kind, a_queue, room, known, look_through);
             IF taken IS NULL THEN
                 RAISE EXCEPTION 'nothing is taken, so that all stays as it is' USING ERRCODE = 'DS010';
@@ -164,9 +164,10 @@ BEGIN
 END $$;
 
 -- Let runs begin; answers them in order. The caller has the lock over the counter, and tells each by a message.
-CREATE FUNCTION admit_runs(names text[], at_most bigint, now_us bigint) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION admit_runs(names text[], at_most bigint, now_us bigint, look_through integer)
+RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
-    taken bigint[] := take('run', names, '', at_most, now_us, NULL, 0, 0);
+    taken bigint[] := take('run', names, '', at_most, now_us, NULL, look_through, 0);
 BEGIN
     IF cardinality(taken) > 0 THEN
         PERFORM FROM (SELECT run FROM tasks WHERE number = ANY (taken) ORDER BY run) AS a,

@@ -97,7 +97,15 @@ BEGIN
     END LOOP;
 END $$;
 
--- Have limits hold for queues of these names, of both kinds. Nobody else changes anything in them meanwhile.
+-- When time alone may let another one go: a token comes, or the first of those aside is due.
+CREATE FUNCTION next_us(q queues, has_line boolean, first_us bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN q.at_work >= q.concurrency THEN NULL WHEN has_line THEN token_at WHEN first_us IS NOT NULL
+        THEN greatest(first_us, token_at) END
+    FROM (SELECT CASE WHEN q.rate_count IS NOT NULL AND q.credit < token_us(q)
+        THEN (q.looked_us + ceil((token_us(q) - q.credit) / q.rate_count))::bigint END) AS t (token_at)
+$$;
+
+-- Have limits hold for queues of these names, of both kinds, one after the other. Nobody else changes anything in them meanwhile.
 CREATE FUNCTION declare_queues(names text[], concurrencies bigint[], per_keys bigint[], rate_counts bigint[],
     rate_pers text[], a_slot integer, channel text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -106,19 +114,22 @@ BEGIN
     LOCK TABLE queues IN EXCLUSIVE MODE;
     LOCK TABLE queue_keys IN EXCLUSIVE MODE;
     LOCK TABLE tasks IN EXCLUSIVE MODE;
-    INSERT INTO queues AS q (name, kind, declared, concurrency, per_key, rate_count, rate_per, at_work, credit)
-        SELECT a.name, of.kind, true, a.concurrency, a.per_key, a.rate_count, a.rate_per::double precision,
-            CASE WHEN a.concurrency IS NOT NULL THEN (SELECT count(*) FROM tasks AS t
-                WHERE t.kind = of.kind AND t.queue = a.name AND t.state = 'work') END,
-            coalesce(a.rate_count * greatest(1, round(a.rate_per::double precision::numeric * 1000000)), 0)
-        FROM unnest(names, concurrencies, per_keys, rate_counts, rate_pers)
-            AS a (name, concurrency, per_key, rate_count, rate_per), unnest(ARRAY['run', 'step']) AS of (kind)
-        ON CONFLICT (name, kind) DO UPDATE SET declared = true, concurrency = excluded.concurrency,
-            per_key = excluded.per_key, rate_count = excluded.rate_count, rate_per = excluded.rate_per,
-            at_work = excluded.at_work, credit = CASE WHEN (q.rate_count, q.rate_per)
-                IS NOT DISTINCT FROM (excluded.rate_count, excluded.rate_per) THEN q.credit ELSE excluded.credit END;
-    FOR waiting IN SELECT queue, kind, key_hash FROM queue_keys WHERE queue = ANY (names) AND held > 0 LOOP
-        PERFORM line_up(waiting.queue, waiting.kind, waiting.key_hash);
+    FOR nth IN 1 .. cardinality(names) LOOP
+        INSERT INTO queues AS q (name, kind, declared, concurrency, per_key, rate_count, rate_per, at_work, credit)
+            SELECT names[nth], of.kind, true, concurrencies[nth], per_keys[nth], rate_counts[nth],
+                rate_pers[nth]::double precision,
+                CASE WHEN concurrencies[nth] IS NOT NULL THEN (SELECT count(*) FROM tasks AS t
+                    WHERE t.kind = of.kind AND t.queue = names[nth] AND t.state = 'work') END,
+                coalesce(rate_counts[nth]
+                    * greatest(1, round(rate_pers[nth]::double precision::numeric * 1000000)), 0)
+            FROM unnest(ARRAY['run', 'step']) AS of (kind)
+            ON CONFLICT (name, kind) DO UPDATE SET declared = true, concurrency = excluded.concurrency,
+                per_key = excluded.per_key, rate_count = excluded.rate_count, rate_per = excluded.rate_per,
+                at_work = excluded.at_work, credit = CASE WHEN (q.rate_count, q.rate_per)
+                    IS NOT DISTINCT FROM (excluded.rate_count, excluded.rate_per) THEN q.credit ELSE excluded.credit END;
+        FOR waiting IN SELECT queue, kind, key_hash FROM queue_keys WHERE queue = names[nth] AND held > 0 LOOP
+            PERFORM line_up(waiting.queue, waiting.kind, waiting.key_hash);
+        END LOOP;
     END LOOP;
     UPDATE writers SET commits = commits + 1 WHERE slot = a_slot;
     PERFORM pg_notify(channel, '');
