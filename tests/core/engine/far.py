@@ -6,11 +6,11 @@ import logging
 import os
 import signal
 import threading
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from dalsegno import Flow, Retry, step, step_context, workflow, workflow_logger
+from dalsegno.core.engine.executors import FarContext
 
 AT_ONCE = Retry(max_attempts=3, initial=0, jitter=0)
 
@@ -41,7 +41,7 @@ def about() -> dict[str, Any]:
         "step": context.step,
         "key": context.idempotency_key,
         "cancelled": context.cancelled,
-        "away": parent_process() is not None,
+        "away": isinstance(step_context(), FarContext),
         "logged": [(vars(record)["run_id"], vars(record)["workflow"], vars(record)["step"]) for record in kept],
     }
 
@@ -80,7 +80,7 @@ def take(what: object) -> str:
 @step(retry=AT_ONCE)
 def dies_at_first(folder: str) -> str:
     """Kills its process in its first attempt, when it is in a process of its own."""
-    if not Path(folder, "died").exists() and parent_process() is not None:
+    if not Path(folder, "died").exists() and isinstance(step_context(), FarContext):
         Path(folder, "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return f"attempt {step_context().attempt}"
@@ -89,7 +89,7 @@ def dies_at_first(folder: str) -> str:
 @step(once=True)
 def dies_once() -> None:
     """Kills its process, and may not be repeated."""
-    if parent_process() is not None:
+    if isinstance(step_context(), FarContext):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
