@@ -76,8 +76,9 @@ class QueueCalls(Transactional):
         with self.begin_growing(False) as txn:
             batch = Batch(txn)
             batch.tasks.beat(owner, details)
+            owned = batch.tasks.owned(owner)
             self._commit(txn, batch)
-            return batch.tasks.owned(owner)
+        return owned
 
     def tasks_of(self, run: int) -> list[Task]:
         with self.begin(False) as txn:
