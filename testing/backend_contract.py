@@ -29,8 +29,8 @@ from dalsegno.core.store import (
     Sent,
     Status,
 )
+from dalsegno.testing.queue_promises import QueuePromises
 from dalsegno.testing.run_promises import (
-    RunPromises,
     apply,
     begin,
     end,
@@ -43,7 +43,7 @@ from dalsegno.testing.run_promises import (
 )
 
 
-class BackendContract(RunPromises):
+class BackendContract(QueuePromises):
     """Subclass this in a file of tests, and write `open_backend`: pytest then tests a store by every promise.
 
     >>> from dalsegno.backends.memory import MemoryBackend
@@ -82,6 +82,7 @@ class BackendContract(RunPromises):
             "child",
             "callback",
             "wake",
+            "step",
         )
         with self.open_backend() as store:
             run = begin(store)

@@ -12,12 +12,13 @@ the sites that crash out of the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 import attrs
 
 from dalsegno.core.errors import StoreError, StoreFull, UnknownOutcome
+from dalsegno.core.queues import Queue, QueueState, Task
 from dalsegno.core.store import (
     Applied,
     Backend,
@@ -66,6 +67,7 @@ class FaultyStore(Backend):
     survives_reopen: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     several: ClassVar[bool] = True  # as far as the store inside is
+    has_queues: ClassVar[bool] = True  # as far as the store inside has
     transactional: ClassVar[bool] = True  # as well; where it has none, a step that is not a fake fails
 
     def __init__(
@@ -228,6 +230,37 @@ class FaultyStore(Backend):
         if self.dead:
             raise Crash("store.transact is called by a process that has died")
         return self.inner.transact(attempt, body)  # without faults: what became of it, the store has to find out
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        self._call("declare", True, lambda: self.inner.declare(queues))
+
+    def queues(self, *, ages: bool = True) -> list[QueueState]:
+        return self._call("queues", False, lambda: self.inner.queues(ages=ages))
+
+    def take(
+        self, queues: Sequence[str], owner: str, limit: int, now_us: int, steps: Collection[str] | None = None
+    ) -> list[Task]:
+        return self._call("take", True, lambda: self.inner.take(queues, owner, limit, now_us, steps))
+
+    def give_back(self, tasks: Sequence[tuple[int, int]], owner: str) -> None:
+        self._call("give_back", True, lambda: self.inner.give_back(tasks, owner))
+
+    def beat(self, owner: str, details: Mapping[int, bytes]) -> list[int]:
+        return self._call("beat", True, lambda: self.inner.beat(owner, details))
+
+    def tasks_of(self, run: int) -> list[Task]:
+        return self._call("tasks_of", False, lambda: self.inner.tasks_of(run))
+
+    def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
+        return self._call("admit", True, lambda: self.inner.admit(queues, limit, now_us))
+
+    def note(self, run: int, epoch: int, notes: Mapping[str, bytes]) -> bool:
+        return self._call("note", True, lambda: self.inner.note(run, epoch, notes))
+
+    def notes(self, run: int) -> dict[str, bytes]:
+        return self._call("notes", False, lambda: self.inner.notes(run))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
