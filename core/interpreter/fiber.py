@@ -14,15 +14,12 @@ from typing import Any
 
 from dalsegno.core.commands import Command
 from dalsegno.core.errors import Cancelled, EncodeError, RemoteError, UseError
-from dalsegno.core.interpreter.alien import alien_branch, alien_loop, alien_yield
+from dalsegno.core.interpreter.alien import alien_branch, alien_loop, alien_yield, needs_a_loop
 from dalsegno.core.interpreter.frames import innermost
 from dalsegno.core.interpreter.machine import Machine, Starter
 from dalsegno.core.interpreter.sparse import NONE, owned
 
 NOTHING: Any = object()
-
-NO_LOOP = ("no running event loop",)
-"""What asyncio says where it is called in a workflow; no workflow has a loop."""
 
 Drive = tuple[Callable[[Any], Any], Callable[[BaseException], Any]]
 
@@ -194,8 +191,8 @@ def failure_of(error: BaseException) -> BaseException:
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
     if isinstance(error, Exception):
-        if type(error) is RuntimeError and error.args == NO_LOOP:
-            raise alien_loop(error)
+        if needs_a_loop(error):
+            raise alien_loop(error) from error
         return error
     if isinstance(error, KeyboardInterrupt):
         raise error

@@ -214,30 +214,34 @@ class Loud:
     """Takes long to be let go of."""
 
     def __del__(self) -> None:
-        for _ in range(20):
+        for _ in range(50):
             pass
 
 
 @workflow
 def loud() -> Flow[None]:
-    """Stands in a finalizer most of the time, where Python swallows what is raised."""
+    """Stands in a finalizer half of the time, where Python swallows what is raised."""
     yield work(1)
     while not MAY_END.is_set():
+        for n in range(100):
+            assert n >= 0
         Loud()
 
 
 @workflow
 def collecting() -> Flow[None]:
-    """Stands in a callback of the garbage collector most of the time."""
+    """Stands in a callback of the garbage collector half of the time."""
     yield work(1)
 
     def slow(*_: object) -> None:
-        for n in range(20):
+        for n in range(25):
             assert n >= 0
 
     gc.callbacks.append(slow)
     try:
         while not MAY_END.is_set():
+            for n in range(100):
+                assert n >= 0
             gc.collect(0)
     finally:
         gc.callbacks.remove(slow)
@@ -245,7 +249,7 @@ def collecting() -> Flow[None]:
 
 @pytest.mark.parametrize("code", [loud, collecting], ids=lambda code: code.name)
 def test_what_python_would_swallow_is_raised_elsewhere(code):
-    """Code that is in callbacks of Python's own most of the time ends all the same, without "Exception ignored in"."""
+    """Code that is in callbacks of Python's own half of the time ends all the same, without "Exception ignored in"."""
     with Engine("memory:", workflows=[good, code], watchdog=0.1, durable=1, step_threads=1) as engine:
         run = engine.start(code)
         with pytest.raises(RunBlocked, match="without a yield, at"):
