@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
+import attrs
 import pytest
 
 from dalsegno import (
@@ -25,6 +27,8 @@ from dalsegno import (
     Observer,
     Patched,
     Publish,
+    Queue,
+    Rate,
     Receive,
     Retention,
     Retry,
@@ -37,7 +41,9 @@ from dalsegno import (
     step,
     workflow,
 )
+from dalsegno.core.engine.works import CommonOptions, WorkerOptions
 from dalsegno.core.options import ENDLESS_S, duration
+from dalsegno.core.policies import StepOptions, WorkflowOptions
 from dalsegno.core.store import OWN_STORES
 from dalsegno.testing import Simulation, VirtualClock
 
@@ -104,13 +110,15 @@ RETAINING: list[tuple[str, object, str]] = [
 ]
 MAKERS: list[tuple[Callable[..., object], list[tuple[str, object, str]]]] = [
     (lambda **options: Client("memory:", **options), EVERYWHERE),
-    (lambda **options: Worker("memory:", **options), THREADED),
+    (lambda **options: Worker("memory:", **options), [*THREADED, *RETAINING]),
     (lambda **options: Engine("memory:", **options), [*THREADED, *RETAINING]),
     (
         lambda **options: Simulation(options.pop("workflows", ()), **options),
         [
             *(each for each in WORKING if each[0] not in ("clock", "entropy")),
+            *(each for each in THREADED if each[0] in ("queues", "serve")),
             *RETAINING,
+            ("entropy", 5, "entropy=5"),
             ("clock", 5, "takes a VirtualClock"),
             ("seed", "x", "takes a whole number"),
             ("store", "memory:", "takes an opened store"),
@@ -174,53 +182,91 @@ def a_workflow(**options: Any) -> object:
     return workflow(**options)
 
 
+def test_the_table_knows_every_argument():
+    """An argument that is new to an engine, a worker, a client or a simulation gets a row of its own."""
+    for (_, rows), takes in zip(MAKERS, (Client, Worker, Engine, Simulation), strict=True):
+        known = set(inspect.signature(takes).parameters) - {"options"}
+        if takes is not Client:
+            known |= set(get_type_hints(CommonOptions if takes is Simulation else WorkerOptions))
+        assert known - {row[0] for row in rows} <= {"store"}, takes  # which the next test is about
+
+
 DURATION = "a number of seconds or a timedelta"
 
+OPTIONS: list[tuple[Callable[..., object], dict[str, Any], str]] = [
+    (a_step, {"retry": 5}, "takes a Retry"),
+    (a_step, {"retry": Retry}, "takes a Retry"),
+    (a_step, {"timeout": "x"}, DURATION),
+    (a_step, {"timeout": 0}, "more than zero"),
+    (a_step, {"timeout": 1e300}, "at most"),
+    (a_step, {"once": 5}, "takes True or False"),
+    (a_step, {"idempotent": 5}, "takes True or False"),
+    (a_step, {"long": 5}, "takes True or False"),
+    (a_step, {"once": True, "idempotent": True}, "exclude each other"),
+    (a_step, {"queue": 5}, "names no queue"),
+    (a_step, {"queue": HALF}, "cannot be a queue's name"),
+    (work.options, {"timeout": "x"}, DURATION),
+    (a_workflow, {"timeout": "x"}, DURATION),
+    (a_workflow, {"arguments": 5}, "one of 'strict'"),
+    (a_workflow, {"arguments": ["strict"]}, "one of 'strict'"),
+    (a_workflow, {"id": 5}, "a workflow id is text"),
+    (a_workflow, {"id": HALF}, "surrogate"),
+    (a_workflow, {"on_parent_close": 5}, "one of 'cancel'"),
+    (nap.options, {"id": "x" * 1001}, "1001 characters"),
+    (Retry, {"max_attempts": 2.5}, "takes a whole number"),
+    (Retry, {"initial": "x"}, DURATION),
+    (Retry, {"maximum": nan}, DURATION),
+    (Retry, {"backoff": "x"}, "takes a number"),
+    (Retry, {"jitter": 2}, "between 0 and 1"),
+    (Retry, {"retry_on": 5}, "no type of exception"),
+    (Retry, {"never_on": ["ValueError"]}, "no type of exception"),
+    (CheckpointPolicy, {"every_steps": "x"}, "takes a whole number"),
+    (CheckpointPolicy, {"every": 0}, "more than zero"),
+    (CheckpointPolicy, {"long_step": "x"}, DURATION),
+    (CheckpointPolicy, {"measured": 5}, "takes True or False"),
+    (Completion, {"min_successful": 1.5}, "takes a whole number"),
+    (Completion, {"tolerated_failures": -1}, "cannot be less than zero"),
+    (Completion, {"tolerated_percentage": "x"}, "takes a number"),
+    (Retention, {"completed": "x"}, DURATION),
+    (Retention, {"failed": -1}, "cannot be less than zero"),
+    (Retention, {"archive": 5}, "takes a folder"),
+    (Codec, {"max_bytes": "x"}, "takes a whole number of bytes"),
+    (Codec, {"layers": 5}, "takes a list of layers"),
+    (Codec, {"renamed": 5}, "takes old names and classes"),
+    (a_step, {"queue": "mail", "key": HALF}, "cannot be"),
+    (a_step, {"key": "eu"}, "queue"),
+    (a_step, {"queue": "mail", "key": 5}, "text"),
+    (a_step, {"queue": "mail", "priority": "x"}, "takes a whole number"),
+    (a_step, {"queue": "mail", "delay": "x"}, DURATION),
+    (a_step, {"queue": "mail", "start_timeout": "x"}, DURATION),
+    (a_step, {"total_timeout": "x"}, DURATION),
+    (a_step, {"transactional": 5}, "takes True or False"),
+    (a_workflow, {"queue": 5}, "names no queue"),
+    (a_workflow, {"queue": "mail", "key": 5}, "text"),
+    (a_workflow, {"queue": "mail", "priority": "x"}, "takes a whole number"),
+    (a_workflow, {"queue": "mail", "delay": "x"}, DURATION),
+    (a_workflow, {"queue": "mail", "dedup": 5}, "text"),
+    (Queue, {"name": 5}, "text"),
+    (Queue, {"name": "mail", "concurrency": "x"}, "takes a whole number"),
+    (Queue, {"name": "mail", "per_key": 0}, "takes a whole number"),
+    (Queue, {"name": "mail", "rate": 5}, "takes a Rate"),
+    (Rate, {"count": "x"}, "takes a whole number"),
+    (Rate, {"count": 1, "per": "x"}, "takes seconds or a timedelta"),
+    (Retention, {"continued": "x"}, DURATION),
+    (Retention, {"archive": "x", "archive_for": "x"}, DURATION),
+]
 
-@pytest.mark.parametrize(
-    ("make", "given", "says"),
-    [
-        (a_step, {"retry": 5}, "takes a Retry"),
-        (a_step, {"retry": Retry}, "takes a Retry"),
-        (a_step, {"timeout": "x"}, DURATION),
-        (a_step, {"timeout": 0}, "more than zero"),
-        (a_step, {"timeout": 1e300}, "at most"),
-        (a_step, {"once": 5}, "takes True or False"),
-        (a_step, {"idempotent": 5}, "takes True or False"),
-        (a_step, {"long": 5}, "takes True or False"),
-        (a_step, {"once": True, "idempotent": True}, "exclude each other"),
-        (a_step, {"queue": 5}, "names no queue"),
-        (a_step, {"queue": HALF}, "cannot be a queue's name"),
-        (work.options, {"timeout": "x"}, DURATION),
-        (a_workflow, {"timeout": "x"}, DURATION),
-        (a_workflow, {"arguments": 5}, "one of 'strict'"),
-        (a_workflow, {"arguments": ["strict"]}, "one of 'strict'"),
-        (a_workflow, {"id": 5}, "a workflow id is text"),
-        (a_workflow, {"id": HALF}, "surrogate"),
-        (a_workflow, {"on_parent_close": 5}, "one of 'cancel'"),
-        (nap.options, {"id": "x" * 1001}, "1001 characters"),
-        (Retry, {"max_attempts": 2.5}, "takes a whole number"),
-        (Retry, {"initial": "x"}, DURATION),
-        (Retry, {"maximum": nan}, DURATION),
-        (Retry, {"backoff": "x"}, "takes a number"),
-        (Retry, {"jitter": 2}, "between 0 and 1"),
-        (Retry, {"retry_on": 5}, "no type of exception"),
-        (Retry, {"never_on": ["ValueError"]}, "no type of exception"),
-        (CheckpointPolicy, {"every_steps": "x"}, "takes a whole number"),
-        (CheckpointPolicy, {"every": 0}, "more than zero"),
-        (CheckpointPolicy, {"long_step": "x"}, DURATION),
-        (CheckpointPolicy, {"measured": 5}, "takes True or False"),
-        (Completion, {"min_successful": 1.5}, "takes a whole number"),
-        (Completion, {"tolerated_failures": -1}, "cannot be less than zero"),
-        (Completion, {"tolerated_percentage": "x"}, "takes a number"),
-        (Retention, {"completed": "x"}, DURATION),
-        (Retention, {"failed": -1}, "cannot be less than zero"),
-        (Retention, {"archive": 5}, "takes a folder"),
-        (Codec, {"max_bytes": "x"}, "takes a whole number of bytes"),
-        (Codec, {"layers": 5}, "takes a list of layers"),
-        (Codec, {"renamed": 5}, "takes old names and classes"),
-    ],
-)
+
+def test_the_options_are_all_there():
+    """An option that is new to a step, a workflow or a policy gets a row of its own."""
+    told: dict[object, set[str]] = {}
+    for make, given, _ in OPTIONS:
+        told.setdefault({a_step: StepOptions, a_workflow: WorkflowOptions}.get(make, make), set()).update(given)
+    for kind in (StepOptions, WorkflowOptions, Retry, CheckpointPolicy, Completion, Retention, Codec, Queue, Rate):
+        assert {each.name for each in attrs.fields(kind) if each.init} - told[kind] == set(), kind
+
+
+@pytest.mark.parametrize(("make", "given", "says"), OPTIONS)
 def test_an_option_of_the_wrong_kind_says_what_it_takes(make: Callable[..., object], given: dict[str, Any], says: str):
     """Steps, workflows and policies refuse it where it is written."""
     with pytest.raises(UseError, match=says):
