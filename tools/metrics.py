@@ -101,6 +101,9 @@ class Metrics(Observer):
         self._flush_s = histogram("flush_seconds", "One commit of the store: a checkpoint's latency.", FAST)
         self._flush_n = histogram("flush_writes", "Writes that share one commit.", COUNTS)
         self._flush_b = histogram("flush_bytes", "Bytes of events and messages in one commit.", SIZES)
+        self._strikes = counter("watchdog_strikes", "Times that workflow code without a yield was interrupted.")
+        self._leases = counter("leases_lost", "Times that this worker did not renew its lease in time.")
+        self._takeovers = counter("takeovers", "Runs taken over from a worker that died or was silent.")
         self._events = counter("history_events", "Events appended to histories here.")
         self._bytes = counter("history_bytes", "Bytes of events appended to histories here.")
         self._failures = counter("store_failures", "Commits that the store refused.", "error")
@@ -140,6 +143,15 @@ class Metrics(Observer):
 
     def run_blocked(self, run: RunRecord, reason: str) -> None:
         self._blocked.labels(self._workflow(run.workflow)).inc()
+
+    def run_taken_over(self, run: RunRecord, owner: str) -> None:
+        self._takeovers.inc()
+
+    def watchdog_struck(self, run: RunRecord, reason: str) -> None:
+        self._strikes.inc()
+
+    def lease_lost(self) -> None:
+        self._leases.inc()
 
     def step_started(self, attempt: Attempt, waited: float) -> None:
         self._wait_s.observe(waited)

@@ -155,6 +155,14 @@ class Tracing(Observer):
             held.span.set_status(StatusCode.ERROR, self._tell_error(held.span, held.error, end_us))
         held.span.end(end_us * 1000)
 
+    def run_taken_over(self, run: RunRecord, owner: str) -> None:
+        with self._changing:
+            self._hold(run).span.add_event("taken over", {"dalsegno.owner": owner})
+
+    def watchdog_struck(self, run: RunRecord, reason: str) -> None:
+        with self._changing:
+            self._hold(run).span.add_event("watchdog", {"dalsegno.reason": reason})
+
     # --- spans -----------------------------------------------------------------------------------------------------
 
     def _hold(self, run: RunRecord) -> Held:

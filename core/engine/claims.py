@@ -12,7 +12,7 @@ Runs are claimed in batches of one commit each. Who comes second gets nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from dalsegno.core.engine.arrivals import MAIL
@@ -42,7 +42,7 @@ class Claims:
         `begun_only`, runs that nobody has begun wait for room."""
         asked = list(dict.fromkeys(numbers))
         mine = {number for number in asked if number in self._loop.live}
-        free: list[int] = []
+        free: list[RunRecord] = []
         for record in self._around.backend.look_up([number for number in asked if number not in mine]):
             if record.owner == self._around.owner:
                 mine.add(record.number)
@@ -51,10 +51,17 @@ class Claims:
             elif begun_only and not record.epoch:
                 self.waiting[record.number] = None
             else:
-                free.append(record.number)
+                free.append(record)
         if free:
-            mine |= {record.number for record in self._around.backend.claim(free, self._around.owner)}
+            mine |= {record.number for record in self._claim(free)}
         return mine
+
+    def _claim(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Claim runs that were looked up; answers those that are ours now."""
+        claimed = self._around.backend.claim([record.number for record in records], self._around.owner)
+        if self._around.observed is not None:
+            self._around.observed.claimed(records, claimed)
+        return claimed
 
     def may_take(self, record: RunRecord) -> bool:
         """Whether a run of another owner, or of none, is for this engine."""
@@ -67,19 +74,19 @@ class Claims:
         code may have been mended, tried again. When `opening`, what carries our name is of an earlier life."""
         backend, after, me = self._around.backend, 0, self._around.owner
         mine = "" if opening else me
-        found: list[int] = []
+        found: dict[int, RunRecord] = {}
         while numbers := backend.active(after):
             for record in backend.look_up(numbers):
                 if record.owner == mine != "" or record.number in self._loop.live or not self.may_take(record):
                     continue
                 if record.epoch:
-                    found.append(record.number)
+                    found[record.number] = record
                 else:
                     self.waiting[record.number] = None
             after = numbers[-1]
-        found = self._suspects.hold_back(found)
-        for start in range(0, len(found), BATCH):
-            for record in backend.claim(found[start : start + BATCH], me):
+        free = [found[number] for number in self._suspects.hold_back(list(found))]
+        for start in range(0, len(free), BATCH):
+            for record in self._claim(free[start : start + BATCH]):
                 self._loop.adopt(record)
         before: int | None = None
         while blocked := backend.runs(status=[Status.BLOCKED], before=before):

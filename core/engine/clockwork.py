@@ -112,7 +112,10 @@ class Clockwork:
 
     def _look_at_leases(self) -> None:
         """Renew ours, see to what we have lost meanwhile, and to what others have left."""
-        self._lost |= not self.leases.keep()
+        if not self.leases.keep():
+            self._lost = True
+            if self._around.observed is not None:
+                self._around.observed.tell("lease_lost")
         if self._lost:
             self.claims.let_go_of_lost()
             self._lost = False

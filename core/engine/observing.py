@@ -101,6 +101,16 @@ class Observer:
     def run_blocked(self, run: RunRecord, reason: str) -> None:
         """The run cannot go on with this code."""
 
+    def run_taken_over(self, run: RunRecord, owner: str) -> None:
+        """This engine has claimed a run that `owner` had, an engine that died, is silent, or did not give it back."""
+
+    def watchdog_struck(self, run: RunRecord, reason: str) -> None:
+        """The run's code has run for too long without a yield, and is interrupted. Told once, however often that has to
+        be tried; that the run is blocked for it is told when it is durable."""
+
+    def lease_lost(self) -> None:
+        """This engine did not renew its lease in time, and begins anew: others may have its runs."""
+
     def step_started(self, attempt: Attempt, waited: float) -> None:
         """A body begins, after it has waited for a thread for so long. Called where it runs, if that is here."""
 
@@ -225,6 +235,18 @@ class Observers:
             self.tell("run_closed", record, more.status, (more.closed_at_us - record.created_at_us) / 1e6)
         elif more.status is Status.BLOCKED:
             self.tell("run_blocked", record, more.reason or "")
+
+    def claimed(self, before: Iterable[RunRecord], records: Iterable[RunRecord]) -> None:
+        """Runs were claimed; `before` is how they stood when they were looked at."""
+        owners = {record.number: record.owner for record in before}
+        for record in records:
+            if owners.get(record.number):
+                self.tell("run_taken_over", record, owners[record.number])
+
+    def struck(self, run: LiveRun, reason: str) -> None:
+        """The watchdog has interrupted a run's code."""
+        if run.record is not None:
+            self.tell("watchdog_struck", run.record, reason)
 
     # --- bodies ----------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,8 @@ class Loader:
             claimed = self._around.backend.claim([run.number], self._around.owner)
             if not claimed:
                 return False
+            if self._around.observed is not None:
+                self._around.observed.claimed([record], claimed)
             record = claimed[0]
         run.record, run.epoch, run.stored_active = record, record.epoch, record.active and record.status.open
         return True

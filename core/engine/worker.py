@@ -26,9 +26,9 @@ from dalsegno.core.engine.crew import Crew
 from dalsegno.core.engine.executors import ExecutorBodies, told_apart
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
-from dalsegno.core.engine.works import CommonOptions, Works
+from dalsegno.core.engine.works import CommonOptions, WorkerOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
-from dalsegno.core.options import duration, instance, whole
+from dalsegno.core.options import duration, instance, only, whole
 from dalsegno.core.policies import Retention
 from dalsegno.core.store import Backend
 
@@ -95,6 +95,7 @@ class Worker(Works):
         retention: Retention | None = None,
         **options: Unpack[CommonOptions],
     ) -> None:
+        only("Worker", options, sorted(WorkerOptions.__optional_keys__))
         retention_or_none(retention)
         whole("durable", durable, least=0)
         whole("step_threads", step_threads, least=0)
@@ -119,7 +120,9 @@ class Worker(Works):
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
         if limit_s is not None:
-            dog = Watchdog(self.around.clock, limit_s, self._give_up)
+            observed = self.around.observed
+            told = () if observed is None else (observed.struck,)
+            dog = Watchdog(self.around.clock, limit_s, self._give_up, *told)
             self.loop.watchdog = self.clockwork.watchdog = dog
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()

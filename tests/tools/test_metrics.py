@@ -171,3 +171,28 @@ def test_each_has_a_registry_of_its_own_or_the_one_it_is_given():
     given: Any = CollectorRegistry()
     assert Metrics(given).registry is given
     assert Metrics().registry is not Metrics().registry
+
+
+def test_trouble_of_workers_is_counted():
+    """Interrupted code, lost leases and runs taken over begin at 0, so that a rate sees the first."""
+    metrics = Metrics()
+    names = ("dalsegno_watchdog_strikes_total", "dalsegno_leases_lost_total", "dalsegno_takeovers_total")
+    assert [figures(metrics)[name,] for name in names] == [0, 0, 0]
+    with Simulation([order]) as simulation:
+        record = simulation.start(order, False).record
+    metrics.watchdog_struck(record, "why")
+    metrics.lease_lost()
+    for _ in range(3):
+        metrics.run_taken_over(record, "somebody")
+    assert [figures(metrics)[name,] for name in names] == [1, 1, 3]
+
+
+def test_a_run_of_a_dead_engine_counts_as_taken_over():
+    """What an engine left behind when it was killed is another's now."""
+    metrics = Metrics()
+    with Simulation([order], observers=[metrics]) as simulation:
+        run = simulation.start(order, False)
+        simulation.at(timedelta(hours=3), simulation.restart)
+        simulation.at(timedelta(days=2), partial(run.signal, "go", "on"))
+        run.result()
+        assert figures(metrics)["dalsegno_takeovers_total",] == 1

@@ -252,6 +252,19 @@ def test_spans_that_are_held_are_bounded_and_begin_anew(monkeypatch: pytest.Monk
     assert {above(span) for span in found if span.name == "inner"} == runs
 
 
+def test_a_take_over_and_an_interruption_are_events_of_the_run():
+    """They stand in the run's span, with who had it and why."""
+    traces = Traces()
+    with Simulation([child], observers=[traces.observer]) as simulation:
+        run = simulation.start(child)
+        traces.observer.run_taken_over(run.record, "somebody")
+        traces.observer.watchdog_struck(run.record, "endless")
+        run.result()
+    span = next(span for span in traces.kept.get_finished_spans() if span.name == "child")
+    told = [(event.name, dict(event.attributes or {})) for event in span.events]
+    assert told == [("taken over", {"dalsegno.owner": "somebody"}), ("watchdog", {"dalsegno.reason": "endless"})]
+
+
 def test_without_an_sdk_nothing_is_traced_and_nothing_fails():
     """The API alone has tracers that do nothing; so has an engine whose provider is not set."""
     with Simulation([child], observers=[Tracing(trace.NoOpTracerProvider()), Tracing()]) as simulation:

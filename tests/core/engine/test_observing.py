@@ -82,6 +82,15 @@ class Ledger(Observer):
     def timer_fired(self, late: float) -> None:
         self.late.append(late)
 
+    def run_taken_over(self, run: RunRecord, owner: str) -> None:
+        self.told.append(("taken over", run.run_id, owner))
+
+    def watchdog_struck(self, run: RunRecord, reason: str) -> None:
+        self.told.append(("struck", run.run_id, reason))
+
+    def lease_lost(self) -> None:
+        self.told.append(("lease lost",))
+
 
 class Flaky:
     """A body that fails the first times."""
@@ -318,3 +327,79 @@ def test_what_is_no_observer_is_refused():
     """A class instead of an object, or an object of another class, is refused at once, with what to write."""
     with pytest.raises(BadOption, match=r"derives from dalsegno\.Observer"):
         Engine("memory:", workflows=[job], observers=[Ledger])  # type: ignore[list-item]
+
+
+class Dies(MemoryBackend):
+    """A store whose engines may vanish: while `dead`, nobody's lease is renewed, and nothing is given back."""
+
+    dead = False
+
+    def release(self, runs: Sequence[int], owner: str) -> None:
+        if not self.dead:
+            super().release(runs, owner)
+
+    def leave(self, owner: str) -> bool:
+        return not self.dead and super().leave(owner)
+
+
+@workflow
+def patient(where: str) -> Flow[str]:
+    """Waits for a word, in memory or at work."""
+    yield from fetch()
+    return (yield from Receive("go", str))
+
+
+def test_runs_that_are_taken_over_are_told_of_once_each(tmp_path: Path):
+    """Those of an engine that vanished are, with its name; those that one has given back in good order are not."""
+    ledger, store = Ledger(), Dies()
+    with Engine(store, workflows=[patient], lease=0.5) as engine:
+        gone = [engine.start(patient, "", id=f"gone {n}") for n in range(3)]
+        while any(len(run.history()) < 2 for run in gone):
+            pass
+        owner = gone[0].record.owner
+        store.dead = True
+    store.dead = False
+    with Engine(store, workflows=[patient], lease=0.5) as engine:
+        back = engine.start(patient, "", id="given back")
+        while len(back.history()) < 2:
+            pass
+    with Engine(store, workflows=[patient], lease=0.5, observers=[ledger]) as engine:
+        for run in [*gone, back]:
+            engine.get(run.id).signal("go", "on")
+            assert engine.get(run.id).result(timeout=60) == "on"
+    assert sorted(ledger.of("taken over")) == [("taken over", f"gone {n}#1", owner) for n in range(3)]
+
+
+def test_a_lease_that_was_not_renewed_in_time_is_told_of():
+    """Somebody else ended it meanwhile: this engine begins anew, and says so."""
+    ledger, store = Ledger(), MemoryBackend()
+    with Engine(store, workflows=[patient], lease=0.5, observers=[ledger]) as engine:
+        run = engine.start(patient, "")
+        while not ledger.of("lease lost"):
+            for lease in store.leases():
+                store.expire(lease)
+        run.signal("go", "on")
+        assert run.result(timeout=60) == "on"
+
+
+def test_code_that_is_interrupted_is_told_of_once():
+    """However often it takes; the block is told of when it is durable."""
+    ledger, may_end = Ledger(), threading.Event()
+
+    @workflow
+    def endless() -> Flow[None]:
+        yield from fetch()
+        while not may_end.is_set():
+            pass
+
+    try:
+        with Engine("memory:", workflows=[endless], watchdog=0.1, observers=[ledger]) as engine:
+            run = engine.start(endless, id="endless")
+            while run.status is not Status.BLOCKED:
+                pass
+    finally:
+        may_end.set()
+    ((_, struck, reason),), ((_, blocked, why),) = ledger.of("struck"), ledger.of("blocked")
+    assert (struck, blocked) == ("endless#1", "endless#1")
+    assert "without a yield" in reason
+    assert why == reason
