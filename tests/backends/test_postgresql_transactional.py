@@ -168,6 +168,28 @@ def test_a_body_that_raises_leaves_nothing(place: Place):
     assert place.effects == ["lucky"]
 
 
+def test_a_server_that_only_reads_now_is_left(place: Place):
+    """What fails because the primary has become a standby is done again, on another connection."""
+    sessions = list[int]()
+
+    @step(transactional=True, retry=SOON)
+    def write() -> None:
+        connection = step_context().connection
+        sessions.append(connection.info.backend_pid)
+        if len(sessions) == 1:
+            connection.execute("SET TRANSACTION READ ONLY")
+        do("written")
+
+    @workflow
+    def writing() -> Flow[None]:
+        yield from write()
+
+    with Engine(place.url, workflows=[writing]) as engine:
+        engine.start(writing, id="w").result(timeout=30)
+    assert place.effects == ["written"]
+    assert len(set(sessions)) == 2
+
+
 def test_savepoints_are_the_bodys_own(place: Place):
     """What a body undoes in a nested transaction is undone, and the rest is committed; it may choose the isolation."""
 
