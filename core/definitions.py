@@ -17,6 +17,7 @@ import attrs
 
 from dalsegno.core.commands import Command, RunStep, StartChild
 from dalsegno.core.errors import BadOption, DefinitionError
+from dalsegno.core.options import only
 from dalsegno.core.policies import Arguments, OnParentClose, Retry, StepOptions, WorkflowOptions
 from dalsegno.core.text import storable
 
@@ -121,10 +122,7 @@ class WorkflowDefinition(Definition, Generic[P, T]):
 
 def _refuse_unknown(given: dict[str, Any], options: type[attrs.AttrsInstance], where: str, *more: str) -> None:
     """Raise `TypeError` for an option that there is not, naming those that there are."""
-    known = [*more, *(attribute.name for attribute in attrs.fields(options))]
-    for name in given:
-        if name not in known:
-            raise TypeError(f"{where} has no option {name!r}; it takes {', '.join(known)}")
+    only(where, given, [*more, *(attribute.name for attribute in attrs.fields(options))])
 
 
 def _refuse_definition(fn: Any, what: str) -> None:

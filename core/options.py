@@ -115,12 +115,15 @@ def duration(option: str, given: float | timedelta, *, least: float = 0.0) -> fl
     return min(length, ENDLESS_S)
 
 
-def text(option: str, given: str) -> str:
-    """The argument, if it is text. Raises `BadOption`.
+def only(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises `TypeError` for an option that there is not, and names those that there are.
 
-    >>> text("id", "order-42")
-    'order-42'
+    >>> only("Client", ["codecs"], ["codec", "clock"])
+    Traceback (most recent call last):
+    ...
+    TypeError: Client has no option 'codecs'; it takes codec, clock
     """
-    if not isinstance(given, str):
-        raise BadOption(f"{option}={given!r}: takes text")
-    return given
+    there = list(known)
+    for name in given:
+        if name not in there:
+            raise TypeError(f"{where} has no option {name!r}; it takes {', '.join(there)}")

@@ -26,7 +26,7 @@ from dalsegno.core.engine.sweeping import Sweeper
 from dalsegno.core.engine.worker import retention_or_none
 from dalsegno.core.engine.works import CommonOptions
 from dalsegno.core.errors import BadOption, StoreError, TimedOut
-from dalsegno.core.options import flag, given_or_default, instance
+from dalsegno.core.options import flag, given_or_default, instance, only
 from dalsegno.core.policies import Retention, seconds
 from dalsegno.core.store import Backend, Status
 from dalsegno.testing.careful import FRUITLESS_MAX, CarefulEngine
@@ -93,6 +93,7 @@ class Simulation(CarefulEngine):
         retention: Retention | None = None,
         **options: Any,
     ) -> None:
+        only("Simulation", options, sorted(CommonOptions.__optional_keys__ - {"clock"}))
         self.seed, self._retention = instance("seed", seed, int, "a whole number"), retention_or_none(retention)
         self.clock = given_or_default("clock", clock, VirtualClock, "a VirtualClock")
         if isinstance(faults, FaultPlan):

@@ -68,7 +68,7 @@ class Client:
         entropy: Entropy | None = None,
     ) -> None:
         self._owns_backend = isinstance(store, str)
-        codec = given_or_default("codec", codec, Codec, "a Codec")
+        codec = given_or_default("codec", codec, Codec, "a Codec, like Codec(max_bytes=10_000_000)")
         clock, entropy = clock_or_own(clock), entropy_or_own(entropy)
         self._around = Surroundings(
             backend=opened(store),

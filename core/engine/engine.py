@@ -17,6 +17,7 @@ from dalsegno.core.engine.worker import Worker
 from dalsegno.core.engine.works import WorkerOptions, Works
 from dalsegno.core.errors import EngineClosed, StoreUnusable
 from dalsegno.core.events import RunStarted
+from dalsegno.core.options import only
 from dalsegno.core.store import Backend, Created, Message, NewRun, RunRecord, Sent, Status
 
 CLOSED = "this engine was closed; open another one on the store and the runs go on there"
@@ -50,6 +51,7 @@ class Engine(Client):
     """
 
     def __init__(self, store: str | Backend, **options: Unpack[WorkerOptions]) -> None:
+        only("Engine", options, sorted(WorkerOptions.__optional_keys__))
         worker = Worker(store, **options)
         self._serve(worker)
         worker.start()

@@ -242,8 +242,10 @@ def _surroundings(
     """What the works were given, each looked at before the store is opened. Raises `BadOption`, `DefinitionError`."""
     named = by_name(definitions)
     clock, entropy = clock_or_own(clock), entropy_or_own(entropy)
-    codec = given_or_default("codec", codec, Codec, "a Codec")
-    checkpoint = given_or_default("checkpoint", checkpoint, CheckpointPolicy, "a CheckpointPolicy")
+    codec = given_or_default("codec", codec, Codec, "a Codec, like Codec(max_bytes=10_000_000)")
+    checkpoint = given_or_default(
+        "checkpoint", checkpoint, CheckpointPolicy, "a CheckpointPolicy, like CheckpointPolicy(every_steps=50)"
+    )
     observed = Observers.of(observers, clock)
     return Surroundings(
         backend=opened(store),

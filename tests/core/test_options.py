@@ -105,6 +105,7 @@ THREADED: list[tuple[str, object, str]] = [
     ("watchdog", 0, "takes 0.001 seconds or more"),
 ]
 RETAINING: list[tuple[str, object, str]] = [
+    ("workflow", [nap], r"(Engine|Worker|Simulation) has no option 'workflow'; it takes .*workflows"),
     ("retention", 5, "takes a Retention"),
     ("retention", 0, "takes a Retention"),
 ]
@@ -127,7 +128,7 @@ MAKERS: list[tuple[Callable[..., object], list[tuple[str, object, str]]]] = [
             ("fakes", {work: 5}, "has to be a function"),
             ("faults", 5, "takes a FaultPlan"),
             ("guard", "loud", "one of 'raise', 'warn', 'collect'"),
-            ("unheard_of", 5, "unheard_of"),
+            ("unheard_of", 5, "Simulation has no option .unheard_of.; it takes alone, checkpoint"),
         ],
     ),
 ]
