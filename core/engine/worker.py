@@ -120,7 +120,9 @@ class Worker(Works):
         self._steps = self.steps = Crew("step", step_threads, self.loop.work, self.committer.idle, attrgetter("brief"))
         self.around.backend.about_to_wait = self._leave_to_others
         if limit_s is not None:
-            dog = Watchdog(self.around.clock, limit_s, self._give_up)
+            observed = self.around.observed
+            told = () if observed is None else (observed.struck,)
+            dog = Watchdog(self.around.clock, limit_s, self._give_up, *told)
             self.loop.watchdog = self.clockwork.watchdog = dog
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
