@@ -39,8 +39,8 @@ class Listener:
         with self._stopping:
             if self._stopped.is_set():
                 return
+            os.write(self._bell, b"x")  # before the thread may end, and with it the other end of the pipe
             self._stopped.set()
-        os.write(self._bell, b"x")
         if threading.current_thread() is not self._thread:
             self._thread.join()
         os.close(self._bell)

@@ -3,9 +3,9 @@
 -- A task of a step and the place of a run are rows of one table, `tasks`, of two kinds. What is taken is found by an
 -- index over the line alone, so that taking costs what is taken, however much waits.
 --
--- Locks, in the order in which everybody takes them: the counter of messages, rows of runs, then here: the table
--- `queues`, shared (alone only for who declares limits); rows of queues that count who is at work or have a rate; rows
--- of keys; tasks. Each kind in the order of its primary key. Who takes waits for rows of queues only, and passes over
+-- Locks, in the order in which everybody takes them: the counter of messages, rows of runs, leases, then here: the
+-- table `queues`, shared (alone only for who declares limits); rows of queues that count who is at work or have a rate;
+-- rows of keys; tasks. Each kind in the order of its primary key. Who takes waits for rows of queues only, and passes over
 -- keys and tasks that are locked: so nobody who holds a task waits for a key or a queue.
 
 CREATE SEQUENCE task_numbers;
@@ -157,7 +157,15 @@ CREATE FUNCTION put_tasks(
     names text[], attempts integer[], payloads bytea[], crcs integer[], timeouts bigint[], onces boolean[],
     not_befores bigint[], ats bigint[], dedups text[], dedup_hashes uuid[]
 ) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    found_ bigint;
 BEGIN
+    -- What this very transaction has dropped before may have been the last of a key.
+    INSERT INTO queue_keys (queue, kind, key_hash, key)
+        SELECT DISTINCT ON (a.queue, a.kind, a.key_hash) a.queue, a.kind, a.key_hash, a.key
+        FROM unnest(queues_, kinds, hashes, keys) AS a (queue, kind, key_hash, key) WHERE NOT EXISTS (
+            SELECT FROM queue_keys AS k WHERE k.queue = a.queue AND k.kind = a.kind AND k.key_hash = a.key_hash)
+        ORDER BY 1, 2, 3;
     WITH asked AS (
         SELECT a.*, greatest(q.turn, k.turn) AS base, q.per_key - k.standing AS room, row_number() OVER (
             PARTITION BY a.kind, a.queue, a.key_hash, a.not_before_us > 0 ORDER BY a.nth) AS place
@@ -178,12 +186,16 @@ BEGIN
             timeout_us, once, not_before_us, at_us, dedup, dedup_hash, new_state,
             CASE new_state WHEN 'line' THEN base + place ELSE 0 END FROM ordered
         RETURNING queue, kind, key_hash, state, turn
-    )
-    UPDATE queue_keys AS k
-        SET turn = greatest(k.turn, p.turn), standing = k.standing + p.standing, held = k.held + p.held
-        FROM (SELECT queue, kind, key_hash, max(turn) AS turn, count(*) FILTER (WHERE state = 'line') AS standing,
-            count(*) FILTER (WHERE state <> 'line') AS held FROM put GROUP BY 1, 2, 3 LIMIT cardinality(kinds)) AS p
-        WHERE k.queue = p.queue AND k.kind = p.kind AND k.key_hash = p.key_hash;
+    ), counted AS (
+        UPDATE queue_keys AS k
+            SET turn = greatest(k.turn, p.turn), standing = k.standing + p.standing, held = k.held + p.held
+            FROM (SELECT queue, kind, key_hash, max(turn) AS turn, count(*) FILTER (WHERE state = 'line') AS standing,
+                count(*) FILTER (WHERE state <> 'line') AS held FROM put GROUP BY 1, 2, 3 LIMIT cardinality(kinds)) AS p
+            WHERE k.queue = p.queue AND k.kind = p.kind AND k.key_hash = p.key_hash
+    ) SELECT count(*) INTO found_ FROM put;
+    IF found_ <> cardinality(kinds) THEN
+        RAISE EXCEPTION 'the row of a queue is gone, which nobody deletes';
+    END IF;
 END $$;
 
 -- Have tasks of a key that stand behind enter the line, as many as there is room for. The key is locked.

@@ -137,6 +137,8 @@ BEGIN
     IF names IS NULL OR at_most <= 0 THEN
         RETURN taken;
     END IF;
+    -- Whoever ends the owner's lease waits for this, and then finds what he has taken.
+    PERFORM FROM leases WHERE owner = claimant FOR KEY SHARE;
     PERFORM FROM (SELECT DISTINCT one FROM unnest(names) AS listed (one) ORDER BY 1) AS a,
         LATERAL (SELECT FROM queues AS q WHERE q.name = a.one AND q.kind = a_kind
             AND (q.concurrency IS NOT NULL OR q.rate_count IS NOT NULL) FOR NO KEY UPDATE) AS locked;
@@ -155,8 +157,6 @@ DECLARE
     taken bigint[] := take('step', names, claimant, at_most, now_us, known, look_through, a_taking);
 BEGIN
     IF cardinality(taken) > 0 THEN
-        -- Whoever ends his lease waits for this, and then finds what he has taken.
-        PERFORM FROM leases WHERE owner = claimant FOR KEY SHARE;
         UPDATE writers SET commits = commits + 1 WHERE slot = a_slot;
         RETURN QUERY SELECT told.* FROM unnest(taken) WITH ORDINALITY AS a (asked, nth),
             LATERAL (SELECT * FROM told_tasks AS t WHERE t.number = a.asked OFFSET 0) AS told ORDER BY a.nth;
