@@ -26,7 +26,10 @@ AGAIN = {
 }
 """After these the same thing is done once more, from the beginning."""
 
-PASSING = re.compile("40001|40P01|55P03|57014|57P0[1-5]|53300|08...|25P03")
+READ_ONLY = "25006"
+"""What a server answers that was the primary and has become a standby."""
+
+PASSING = re.compile(f"40001|40P01|55P03|57014|57P0[1-5]|53300|08...|25P03|{READ_ONLY}")
 """What undid the transaction of a step and may not come again: it lost against another one, waited for a lock or a
 statement too long, stood still too long, or the server or the connection went."""
 
@@ -62,7 +65,7 @@ def error_of(result: PGresult, place: str) -> Exception:
         return Again(message)
     if _SHUTDOWN.fullmatch(code) or code.startswith("08"):
         return Lost(message)
-    if code in ("25006", "26000"):
+    if code in (READ_ONLY, "26000"):
         # A primary that has become a standby is read-only from one moment to the next; and a pooler that gives each
         # transaction another session knows no prepared statements. A new connection is a new chance.
         return Lost(message, nothing_applied=True)

@@ -35,7 +35,7 @@ from psycopg.rows import tuple_row
 from dalsegno.backends.postgresql import statements as st
 from dalsegno.backends.postgresql import wire
 from dalsegno.backends.postgresql.connections import Connections
-from dalsegno.backends.postgresql.failures import PASSING, REFUSED
+from dalsegno.backends.postgresql.failures import PASSING, READ_ONLY, REFUSED
 from dalsegno.backends.postgresql.options import Options
 from dalsegno.backends.postgresql.rows import outcome_crc
 from dalsegno.core.errors import StepOutcomeUnknown, StoreError, StoreUnusable, UseError
@@ -166,8 +166,7 @@ class Transactions:
         try:
             result = body(connection)
         except psycopg.Error as error:
-            if connection.closed or PASSING.fullmatch(error.sqlstate or ""):
-                raise Undone(error) from error
+            _raise_if_passing(connection, error)
             raise
         status = connection.info.transaction_status
         if status is pq.TransactionStatus.INERROR:
@@ -201,8 +200,7 @@ class Transactions:
                 lost = f"step {attempt.name!r} was undone: another engine has taken its run over, or it has ended"
                 raise Undone(StoreError(lost)) from None
             if not connection.closed and state != SETTLED:  # the server says so: it is undone
-                if PASSING.fullmatch(state):
-                    raise Undone(error) from error
+                _raise_if_passing(connection, error)
                 raise
             recorded = self._settled(attempt, holder[1])
             if recorded is None:
@@ -239,6 +237,14 @@ class Transactions:
         if name != attempt.name:
             raise Strayed(name)
         return result
+
+
+def _raise_if_passing(connection: StepConnection, error: psycopg.Error) -> None:
+    """Raise `Undone` for an error that may pass. A server that only reads now is not asked again."""
+    if error.sqlstate == READ_ONLY:
+        connection.leave()
+    if connection.closed or PASSING.fullmatch(error.sqlstate or ""):
+        raise Undone(error) from error
 
 
 # --- what is said to the server ------------------------------------------------------------------------------------
