@@ -31,6 +31,25 @@ ANY = Target()
 WIDTH = 160
 """Of the table where it does not go to a terminal."""
 
+
+def under_fire(policy: str, named: str) -> Scenario:
+    """Kills at random under a checkpoint policy, beside what Young's model says of it."""
+    return Scenario(
+        name=f"kills-{policy.replace('_', '-')}",
+        measured=f"kills.under_fire_{policy}",
+        yardstick=f"kills.foretold_{policy}",
+        against="Young's model, with LMDB's flush",
+        size=3000,
+        rows=(
+            Row(f"killed each second, {named}: bodies run again", "repeated", "% of all", ANY),
+            Row("flushes for 3,000 idempotent steps of 2 ms", "flushes", "flushes", ANY),
+            Row("time at work", "s", "s", ANY),
+        ),
+        quick_size=20,
+        rounds=1,
+    )
+
+
 SCENARIOS = (
     Scenario(
         name="sequence",
@@ -145,6 +164,10 @@ SCENARIOS = (
         quick_size=5,
         rounds=3,
     ),
+    under_fire("every_1", "every step"),
+    under_fire("every_10", "every 10 steps"),
+    under_fire("every_100", "every 100 steps"),
+    under_fire("adaptive", "adaptive"),
     Scenario(
         name="jumps",
         measured="debugger.jumps",

@@ -276,6 +276,10 @@ class WorkflowOptions:
         _need_queue(self, "key", "priority", "delay", "dedup")
 
 
+ADAPTIVE_STEPS_MAX = 1000
+"""Results that wait are in memory, and go in one write: so many of them take about 10 ms."""
+
+
 @attrs.frozen(kw_only=True)
 class CheckpointPolicy:
     """How long results of `idempotent=True` steps may wait before they are made durable.
@@ -300,16 +304,18 @@ class CheckpointPolicy:
             raise BadOption(f"CheckpointPolicy(every_steps={self.every_steps}): at least 1")
 
     @classmethod
-    def adaptive(cls, *, every: float | timedelta = timedelta(minutes=5)) -> CheckpointPolicy:
+    def adaptive(
+        cls, *, every: float | timedelta = timedelta(minutes=5), every_steps: int = ADAPTIVE_STEPS_MAX
+    ) -> CheckpointPolicy:
         """A policy whose interval follows the Young/Daly optimum, the square root of 2 x cost x time between failures.
 
-        The engine measures both; `every` stays the upper bound. (J. W. Young, CACM 17(9), 1974; J. T. Daly, FGCS
-        22(3), 2006.)
+        The engine measures both; `every` and `every_steps` stay the upper bounds. (J. W. Young, CACM 17(9), 1974; J. T.
+        Daly, FGCS 22(3), 2006.)
 
         >>> CheckpointPolicy.adaptive(every=30).measured
         True
         """
-        return cls(every=every, measured=True)
+        return cls(every_steps=every_steps, every=every, measured=True)
 
 
 @attrs.frozen(kw_only=True)

@@ -3,6 +3,11 @@
 A checkpoint (a flush of what idempotent steps returned) is due after so many results or so much time, before a long
 body, and before any body that must not be repeated needlessly. The adaptive policy sets the interval to the Young/Daly
 optimum, sqrt(2 C M): C the measured cost of a flush, M the mean time between failures seen by this run.
+
+How often a run has failed has to outlive its failures. The store has it: a run's epoch is one more each time that
+another engine takes it over, and is never set back. Restarts in good order are counted with the others, for a run in
+the middle of its work is handed from one engine to the next by them, too; where they are frequent, checkpoints are
+somewhat closer than they need be.
 """
 
 from __future__ import annotations
@@ -13,8 +18,10 @@ from dalsegno.core.engine.committer import Committer
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.surroundings import Surroundings
 
-LEAST_MTBF_S = 60.0
-"""A run younger than this is taken to have gone a minute without failing: nothing is known yet."""
+UNFAILED_S = 60.0
+"""A run that has not failed yet, and is younger, is taken to have gone a minute without: nothing is known yet."""
+LEAST_MTBF_S = 0.1
+"""Failing more often than this, no process gets as far as to run a step."""
 
 
 class Pacing:
@@ -69,8 +76,9 @@ class Pacing:
 
     def optimum_s(self, run: LiveRun) -> float:
         """The Young/Daly interval for a run, in seconds."""
-        mtbf = LEAST_MTBF_S
+        mtbf = UNFAILED_S
         if run.record is not None and run.interpreter is not None:
-            age = (run.interpreter.now_us - run.record.created_at_us) / 1e6
-            mtbf = max(mtbf, age / (run.record.deaths + 1))
+            age_s = (run.interpreter.now_us - run.record.created_at_us) / 1e6
+            failures = max(run.epoch - 1, run.record.deaths)
+            mtbf = max(LEAST_MTBF_S, age_s / (failures + 1)) if failures else max(UNFAILED_S, age_s)
         return math.sqrt(2 * self._committer.cost_us / 1e6 * mtbf)

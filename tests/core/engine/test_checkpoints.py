@@ -157,6 +157,49 @@ def test_checkpoint_makes_everything_so_far_durable():
                 assert (ran.count(1), ran.count(2)) == (1, 1)
 
 
+def test_the_adaptive_policy_remembers_failures():
+    """After each crash the time between failures is the run's age by its lives, though work was recorded meanwhile: the
+    store counts take-overs. A run that has not failed is taken to go on so."""
+
+    @step(idempotent=True)
+    def tick(n: int) -> int:
+        return n
+
+    @workflow
+    def job(steps: int) -> Flow[int]:
+        for n in range(steps):
+            yield tick(n)
+        return steps
+
+    found: list[float] = []
+    with Simulation([job], checkpoint=CheckpointPolicy.adaptive()) as simulation:
+
+        def look() -> None:
+            (live,) = simulation.works.loop.live.values()
+            cost_s = simulation.works.committer.cost_us / 1e6
+            found.append(simulation.works.loop.pacing.optimum_s(live) ** 2 / (2 * cost_s))
+
+        simulation.takes(tick, 1)
+        run = simulation.start(job, 700)
+        for crash in range(1, 4):
+            simulation.at(crash * 200 - 0.5, look)
+            simulation.at(crash * 200, simulation.restart)
+        assert run.result() == 700
+    assert found == pytest.approx([199, 199, 199], abs=2)
+
+
+def test_the_adaptive_policy_lets_more_wait_than_the_fixed_one():
+    """Where flushes are cheap and failures rare, its interval is longer than ten short steps."""
+    flushes = []
+    for policy in (CheckpointPolicy(), CheckpointPolicy.adaptive()):
+        with Simulation([climb], checkpoint=policy) as simulation:
+            simulation.takes(cheap, 0.001)
+            assert simulation.start(climb, 200).result() == sum(range(200))
+            flushes.append(simulation.works.committer.flushes)
+    assert flushes[0] >= 20
+    assert flushes[1] <= 5
+
+
 def test_the_adaptive_policy_flushes_at_its_own_interval():
     """With `adaptive()` results are recorded after the Young/Daly interval, long before `every`."""
 
