@@ -56,7 +56,7 @@ class QueueCalls(Transactional):
             return []
         with self.begin(True) as txn:
             batch = Batch(txn)
-            taken = batch.tasks.take(queues, owner, limit, now_us, names)
+            taken = batch.tasks.take(queues, owner, limit, now_us, names) if batch.tasks.may_take(owner) else []
             if taken:
                 self._commit(txn, batch)
         return taken

@@ -210,8 +210,12 @@ def step_key(run: int, step: str) -> bytes:
     return layout.TASK_OF + layout.run_bytes(run) + layout.text_bytes(step)[0]
 
 
+OWNER_BYTES = 16
+"""An owner stands in a key as he does in that of his lease."""
+
+
 def owned_prefix(owner: str) -> bytes:
-    return layout.OWNED + digest(data(owner))
+    return layout.OWNED + layout.lease_key(owner)[1:]
 
 
 def note_key(run: int, step: str) -> tuple[bytes, bytes]:

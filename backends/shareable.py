@@ -52,6 +52,8 @@ class ShareableStore(OrderedStore):
             if not anew and batch.lease(owner) is None:
                 return False
             batch.lend(owner, length_us, now_us)
+            if anew:
+                batch.tasks.end_leaseless(owner)
             batch.finish()
             txn.commit()
         return True

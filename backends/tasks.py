@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dalsegno.backends import layout
 from dalsegno.backends.keyvalue import KeyValueTransaction
 from dalsegno.backends.queue_records import (
+    OWNER_BYTES,
     STEPS,
     WORK,
     TaskRow,
@@ -202,7 +203,7 @@ class Tasks:
         """Put tasks back where they were."""
         for number, claim in dict.fromkeys(tasks):
             row = self.fetch(number)
-            if row is not None and row.state == WORK and (row.claim, row.owner) == (claim, data(owner)):
+            if row is not None and row.state == WORK and row.owner == data(owner) and claim in (0, row.claim):
                 self._put_back(number, row)
         self._move_up()
 
@@ -214,6 +215,20 @@ class Tasks:
         """All owners but this one are gone."""
         self._end_all(layout.OWNED, owned_prefix(owner))
 
+    def end_leaseless(self, owner: str) -> None:
+        """All who have no lease are gone, but for this owner."""
+        self._end(key for key, _ in self._had(layout.OWNED, owned_prefix(owner)) if not self._has_lease(key))
+
+    def may_take(self, owner: str) -> bool:
+        """Whether an owner has a lease, or nobody has one."""
+        prefix = layout.LEASE
+        return self._has_lease(owned_prefix(owner)) or not any(
+            True for _ in self._txn.scan(prefix, layout.after(prefix))
+        )
+
+    def _has_lease(self, owned_key: bytes) -> bool:
+        return self._txn.get(layout.LEASE + owned_key[1 : 1 + OWNER_BYTES]) is not None
+
     def others_have_some(self, owner: str) -> bool:
         """Whether anybody but this owner has a task at work."""
         return any(True for _ in self._had(layout.OWNED, owned_prefix(owner)))
@@ -224,7 +239,10 @@ class Tasks:
                 yield key, value
 
     def _end_all(self, prefix: bytes, without: bytes) -> None:
-        for key, _ in list(self._had(prefix, without)):
+        self._end(key for key, _ in self._had(prefix, without))
+
+    def _end(self, keys: Iterable[bytes]) -> None:
+        for key in list(keys):
             number = layout.number(key[-layout.SEQ_BYTES :])
             row = self.fetch(number)
             if row is not None and row.state == WORK:

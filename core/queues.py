@@ -221,7 +221,8 @@ class KeepsQueues:
     says so where it is asked to keep something.
 
     Tasks of an owner whose lease ends (`leave`, `expire`, or another's `hold`) are in line again in the same commit,
-    with `deaths` + 1, in the place they had; cancelled ones are gone.
+    with `deaths` + 1, in the place they had; cancelled ones are gone. So are, when another joins, those of an owner who
+    has none: he took them when it had ended and he did not know yet. While others have a lease, he gets nothing.
     """
 
     has_queues: ClassVar[bool] = False
@@ -249,7 +250,8 @@ class KeepsQueues:
 
     def give_back(self, tasks: Sequence[tuple[int, int]], owner: str) -> None:
         """Put tasks (number, claim) of this owner back where they were; their bodies have not begun. No death.
-        Cancelled ones are gone; those that are not his, or not of that claim, stay as they are."""
+        Cancelled ones are gone; those that are not his, or not of that claim, stay as they are. A claim of 0 is any:
+        for what a `take` of unknown outcome may have given to him."""
         raise self._without_queues()
 
     def beat(self, owner: str, details: Mapping[int, bytes]) -> list[int]:

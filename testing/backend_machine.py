@@ -166,7 +166,7 @@ class BackendMachine(QueueRules):
         has, store, leases = owner in self.model.leases, self.store, self.model.leases
         if what == "join":
             store.join(owner, 1000, 7)
-            leases.add(owner)
+            self.model.begin_lease(owner)
         elif what == "renew":
             assert store.renew(owner, 8) is has
         elif what == "leave":

@@ -10,10 +10,11 @@ before it does the same; a message gets its number when it is first seen in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
+from dalsegno.core.queues import Task
 from dalsegno.core.store import (
     Applied,
     Message,
@@ -281,11 +282,22 @@ class Model:
         if run is not None and run.open and run.record.owner == owner:
             run.change(owner="")
 
+    def begin_lease(self, owner: str) -> None:
+        self.leases.add(owner)
+        self.queues.end_owners(lambda other: other not in self.leases)
+
     def end_lease(self, owner: str) -> None:
         self.leases.discard(owner)
-        self.queues.end_owner(owner)
+        self.queues.end_owners(lambda other: other == owner)
 
     # --- queues ----------------------------------------------------------------------------------------------------
+
+    def take(
+        self, queues: Sequence[str], owner: str, limit: int, now_us: int, steps: Collection[str] | None
+    ) -> list[Task]:
+        if self.leases and owner not in self.leases:
+            return []
+        return self.queues.take(queues, owner, limit, now_us, steps)
 
     def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
         admitted = self.queues.admit(queues, limit, now_us)

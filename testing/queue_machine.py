@@ -101,7 +101,7 @@ class QueueRules(RuleBasedStateMachine):
         steps=st.none() | st.none() | st.sets(st.sampled_from(NAMES)),
     )
     def take(self, queues: list[str], owner: str, limit: int, now_us: int, steps: set[str] | None) -> None:
-        expected = self.model.queues.take(queues, owner, limit, now_us, steps)
+        expected = self.model.take(queues, owner, limit, now_us, steps)
         assert self.store.take(queues, owner, limit, now_us, steps) == expected
         self.claims += expected
 
@@ -128,9 +128,10 @@ class QueueRules(RuleBasedStateMachine):
         assert self.store.send(answers, 7) == [self.model.send(message, 7) for message in answers]
 
     @precondition(lambda self: self.claims)
-    @rule(chosen=st.lists(picks, min_size=1, max_size=3), owner=owners)
-    def give_back(self, chosen: list[int], owner: str) -> None:
-        given = [(task.number, task.claim) for task in (self.claims[-pick % len(self.claims)] for pick in chosen)]
+    @rule(chosen=st.lists(picks, min_size=1, max_size=3), owner=owners, any_claim=st.booleans())
+    def give_back(self, chosen: list[int], owner: str, any_claim: bool) -> None:
+        tasks = (self.claims[-pick % len(self.claims)] for pick in chosen)
+        given = [(task.number, 0 if any_claim else task.claim) for task in tasks]
         self.store.give_back(given, owner)
         self.model.queues.give_back(given, owner)
 

@@ -7,7 +7,7 @@ seen in the store's answer (`number`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import ceil
 
@@ -293,7 +293,7 @@ class Queues:
                 one.change(number=task.number)
 
     def _at_work(self, number: int, claim: int, owner: str) -> Entrant | None:
-        fits = (one for one in self._tasks() if (one.number, one.told.claim) == (number, claim))
+        fits = (one for one in self._tasks() if one.number == number and claim in (0, one.told.claim))
         return next((one for one in fits if one.state == "work" and one.told.owner == owner), None)
 
     def answer(self, number: int, claim: int, run: int | None) -> bool:
@@ -315,9 +315,9 @@ class Queues:
                 self._put_back(one)
         self._move_up()
 
-    def end_owner(self, owner: str) -> None:
+    def end_owners(self, gone: Callable[[str], bool]) -> None:
         for one in self._tasks():
-            if one.state == "work" and one.told.owner == owner:
+            if one.state == "work" and gone(one.told.owner):
                 one.change(deaths=one.told.deaths + 1)
                 self._put_back(one)
         self._move_up()

@@ -126,12 +126,15 @@ class Arrivals:
         interpreter = run.interpreter
         assert interpreter is not None
         waiting = interpreter.waiting.get(message.name)
-        if waiting is None or waiting.kind != "step" or waiting.retry_at_us is not None:
+        if waiting is None or waiting.kind != "step":
             return
         outcome = unpack_outcome(message.payload)
         if outcome.attempt != waiting.attempt + 1:
             return  # of an attempt that was given up
         self._requests.end_task(run, act, waiting.id)
+        if waiting.retry_at_us is not None:  # a replay waits for an attempt that was begun and is over
+            act.also.timers_cleared.append((waiting.retry_at_us, f"r:{waiting.id}"))
+            waiting.retry_at_us = None
         job = self._requests.job(run, waiting, outcome.attempt)
         job.took_us = outcome.took_us
         if message.failed:

@@ -101,9 +101,10 @@ class Claims:
         """Claim runs that nobody has begun, as many as there is room for."""
         while self.waiting and not self.draining and (room := self._room()) > 0:
             batch = list(islice(self.waiting, room))
-            for number in batch:
+            claimed = self._around.backend.claim(batch, self._around.owner)
+            for number in batch:  # not before: if the store fails, they wait for the next tick
                 del self.waiting[number]
-            for record in self._around.backend.claim(batch, self._around.owner):
+            for record in claimed:
                 self._loop.deliver(record.number, MAIL)
 
     def let_go_of_lost(self) -> None:

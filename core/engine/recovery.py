@@ -137,7 +137,9 @@ class Loader:
         """Set the timers of attempts to come once more. One that has fired left the store when the attempt began, which
         is no event: if the process died in that attempt, nothing else would ever begin it again."""
         for waiting in interpreter.waiting.values():
-            if waiting.retry_at_us is not None and waiting.id not in run.running:
+            if waiting.id in run.tasks:
+                waiting.retry_at_us = None  # the next attempt is at its queue
+            elif waiting.retry_at_us is not None and waiting.id not in run.running:
                 act.also.timers_set.append((waiting.retry_at_us, f"r:{waiting.id}"))
 
     @staticmethod

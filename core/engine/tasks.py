@@ -92,6 +92,8 @@ class Tasks:
         self.next_us: int | None = None  # when time alone lets something go
         self._turn = 0
         self._unanswered: list[tuple[Assignment, Job]] = []
+        self._answering: set[int] = set()
+        self._in_doubt = False  # whether the store may have given us what we do not know of
 
     def declare(self) -> None:
         """Tell the store the limits this engine was given."""
@@ -108,7 +110,7 @@ class Tasks:
             for assignment, job in again:
                 self.answer(assignment, job)
         changes = backend.changes()
-        if self.held and (changes != self._changes or self._notes.due()):
+        if self._in_doubt or (self.held and (changes != self._changes or self._notes.due())):
             self._look_after()
         now_us = self._around.clock.now_us()
         if changes == self._changes and (self.next_us is None or now_us < self.next_us):
@@ -141,7 +143,9 @@ class Tasks:
         if not states or not self._around.steps or room <= 0:
             return
         names, around = self._names(states), self._around
+        self._in_doubt = True
         taken = around.backend.take(names, around.owner, room, now_us, around.steps.keys())
+        self._in_doubt = False
         self._start([job for task in taken if (job := self._begin(task)) is not None])
 
     def _begin(self, task: Task) -> Job | None:
@@ -165,7 +169,13 @@ class Tasks:
     def _look_after(self) -> None:
         """Tell what bodies have told, and hear which of them are wanted no more."""
         told = self._notes.of_tasks()
+        known = self.held.keys() | self._answering
         wanted = set(self._around.backend.beat(self._around.owner, told))
+        if self._in_doubt:
+            unknown = sorted(wanted - known)
+            if unknown:
+                self._around.backend.give_back([(number, 0) for number in unknown], self._around.owner)
+            self._in_doubt = False
         for number, assignment in list(self.held.items()):
             if number not in wanted and self.held.get(number) is assignment:
                 self._cancel(assignment)
@@ -178,14 +188,12 @@ class Tasks:
             if job.cancel is not None:
                 job.cancel()
             if job.cancel is not None or not job.beat_us:
-                self._forget(assignment)
                 self._send(assignment, job)
 
     def answer(self, assignment: Assignment, job: Job) -> None:
         """Tell the run of a task how its body ended, or the store that a body which nobody waits for has ended."""
         if assignment.running.get(job.id) is job or not assignment.running:
             assignment.running.clear()
-            self._forget(assignment)
             self._send(assignment, job)
 
     def _forget(self, assignment: Assignment) -> None:
@@ -193,6 +201,8 @@ class Tasks:
             del self.held[assignment.task.number]
 
     def _send(self, assignment: Assignment, job: Job) -> None:
+        self._answering.add(assignment.task.number)
+        self._forget(assignment)
         codec, error = self._around.codec, job.error
         if job.result is None:
             if error is None:
@@ -204,6 +214,7 @@ class Tasks:
         message = outcome_message(assignment.task, outcome, failed)
 
         def done(answer: tuple[Sent, int]) -> None:
+            self._answering.discard(assignment.task.number)
             if answer[0] is Sent.ACCEPTED:
                 self._arrived(answer[1])
             else:
