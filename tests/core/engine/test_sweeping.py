@@ -36,7 +36,7 @@ from dalsegno.core.store import Created, NewRun
 from dalsegno.testing.clock import VirtualClock
 from dalsegno.testing.histories import check_store
 from dalsegno.testing.simulation import Simulation
-from tests.core.bygone import left
+from tests.core.bygone import NOW_US, bygone, left
 
 WEEK = Retention()
 
@@ -338,3 +338,59 @@ def test_a_place_that_cannot_be_served_is_refused_at_once(tmp_path: Path):
         Worker(url, workflows=[adds], retention=Retention(archive="nowhere://x"))
     with Engine(url, workflows=[adds]) as engine:
         assert engine.start(adds, 1).result(timeout=20) == 2
+
+
+class Rests(threading.Event):
+    """Counts how often somebody rests, who never has to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.taken.append(timeout)
+        return False
+
+
+def aged(count: int) -> tuple[MemoryBackend, VirtualClock]:
+    """A store with so many runs that are old enough to go, and a clock of their future."""
+    store = MemoryBackend()
+    store.create([bygone(f"run-{i}") for i in range(count)])
+    return store, VirtualClock(NOW_US)
+
+
+def test_a_pass_works_in_bouts(monkeypatch: pytest.MonkeyPatch):
+    """A thread rests after some milliseconds of work, not after each run: where it has to wait for the interpreter lock
+    after each rest, it would fall behind."""
+    store, clock = aged(1000)
+    rests = Rests()
+    monkeypatch.setattr(sweeping, "BOUT_S", 0.001)
+    sweeper = sweeping.BackgroundSweeper(store, clock, WEEK)
+    monkeypatch.setattr(sweeper, "_stopping", rests)
+    clock.advance(61)
+    sweeper.tick(full=False)
+    assert sweeper._thread is not None
+    sweeper._thread.join()
+    assert left(store) == set()
+    assert 0 < len(rests.taken) < 500
+    assert min(rests.taken) >= 4 * 0.001  # four times what it has used
+
+
+def test_a_pass_that_is_late_is_followed_at_once():
+    """The next pass is due an hour after the last one began; one that took two hours is followed by it at once."""
+    store, clock = aged(300)
+    sweeper = sweeping.Sweeper(store, clock, WEEK)
+    clock.advance(61)
+    for at, took_s in enumerate((7200, 600)):
+        sweeper.tick(full=False)
+        assert sweeper.sweeping
+        clock.advance(took_s)
+        while sweeper.sweeping:
+            sweeper.tick(full=False)
+        store.create([bygone(f"another-{at}-{i}") for i in range(300)])
+    sweeper.tick(full=False)
+    assert not sweeper.sweeping  # ten minutes after the second one began
+    clock.advance(3000)
+    sweeper.tick(full=False)
+    assert sweeper.sweeping
