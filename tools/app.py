@@ -5,8 +5,9 @@
     --app shop/orders.py         a path, for those who let their shell complete it
 
 The module is imported from the current folder as well, as `python -m` does. A `Codec` at the module's top level is the
-codec for its payloads. What goes wrong is explained by where it went wrong: no such module, an exception while it was
-imported (with the line of the user's file), no such name in it, nothing in it that could be served.
+codec for its payloads, and each `Queue` there is declared by its workers. What goes wrong is explained by where it went
+wrong: no such module, an exception while it was imported (with the line of the user's file), no such name in it,
+nothing in it that could be served.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ import attrs
 
 from dalsegno.core.definitions import Definition, StepDefinition, WorkflowDefinition, by_name, collect
 from dalsegno.core.errors import BadOption, UnknownDefinition
+from dalsegno.core.queues import Queue
 from dalsegno.core.values.codec import Codec
 
 
 @attrs.frozen
 class App:
-    """What a module offers: its workflows and steps by name, and the codec its payloads are made with."""
+    """What a module offers: its workflows and steps by name, the codec its payloads are made with, and the limits of
+    queues that it declares."""
 
     name: str
     workflows: dict[str, WorkflowDefinition[Any, Any]]
     steps: dict[str, StepDefinition[Any, Any]]
     codec: Codec
+    queues: tuple[Queue, ...] = ()
 
     @property
     def definitions(self) -> list[Definition]:
@@ -60,7 +64,19 @@ def load_app(name: str) -> App:
         {key: found for key, found in named.items() if isinstance(found, WorkflowDefinition)},
         {key: found for key, found in named.items() if isinstance(found, StepDefinition)},
         codecs[0] if codecs else Codec(),
+        _queues(module),
     )
+
+
+def _queues(module: ModuleType) -> tuple[Queue, ...]:
+    """The limits that a module declares. Raises `BadOption` where two of its queues have one name."""
+    found: dict[str, Queue] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, Queue) and found.setdefault(value.name, value) != value:
+            raise BadOption(
+                f"--app {module.__name__}: {name} is a second Queue({value.name!r}), with other limits; keep one"
+            )
+    return tuple(found.values())
 
 
 def _dotted(name: str) -> str:

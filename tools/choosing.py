@@ -43,9 +43,10 @@ def filtered(
     tags: Sequence[tuple[str, str]] = (),
     age: int | None = None,
     since: int | None = None,
+    queue: str | None = None,
 ) -> Iterator[RunRecord]:
     """The runs that the filter options mean."""
-    return all_runs(
+    found = all_runs(
         store,
         status=statuses(status),
         workflow=workflow,
@@ -53,6 +54,14 @@ def filtered(
         since_us=None if since is None else now - since,
         until_us=None if age is None else now - age,
     )
+    return found if queue is None else (record for record in found if _is_at(store, record, queue))
+
+
+def _is_at(store: Backend, record: RunRecord, queue: str) -> bool:
+    """Whether a run has a place in a queue, or a step of it is out there."""
+    if not record.status.open:
+        return False
+    return record.queue == queue or any(task.queue == queue for task in store.tasks_of(record.number))
 
 
 def chosen_runs(store: Backend, names: Sequence[str], **filters: Any) -> list[RunRecord]:

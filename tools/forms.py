@@ -23,4 +23,6 @@ def run_data(record: RunRecord) -> Data:
         "closed_at": iso(record.closed_at_us),
         "tags": dict(record.tags),
         "parent": f"{record.parent[0]}#{record.parent[1]}" if record.parent else None,
+        "queue": record.queue or None,
+        "queued": record.queued,
     }

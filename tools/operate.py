@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 
 import click
 
-from dalsegno import Client, Engine
+from dalsegno import Checkpoint, Client, Engine, Flow
+from dalsegno import workflow as define_workflow
 from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.errors import BadOption
 from dalsegno.core.store import OnConflict
@@ -25,12 +26,14 @@ from dalsegno.tools.app import App, load_app
 from dalsegno.tools.compact import compact_store
 from dalsegno.tools.failures import NO, CalmGroup, say
 from dalsegno.tools.forms import run_data
+from dalsegno.tools.limits import Change, LimitsOf, changed
 from dalsegno.tools.options import (
     CONTEXT,
     Age,
     Json,
     KeyValue,
     Name,
+    QueueName,
     WorkflowName,
     app_option,
     command_help,
@@ -40,6 +43,7 @@ from dalsegno.tools.options import (
     store_option,
 )
 from dalsegno.tools.prune import retention_of, retention_options
+from dalsegno.tools.queues import queues_of_store
 from dalsegno.tools.serving import left_to_do, log_to_stderr, stopping_on_signals
 from dalsegno.tools.stores import url_to_write
 from dalsegno.tools.talking import cancel, complete, fail, pause, resume, send_signal, terminate
@@ -85,8 +89,11 @@ def main() -> None:
         "--grace, nothing that was recorded is lost, and other workers on the store "
         "go on with its runs. The store is made if it is not there. Closed runs stay for "
         "ever, unless --completed, --failed, --continued or --archive is given: then they are deleted in time, as "
-        "`replay prune` does it. With --json: one object "
-        'when it has begun, {"store", "pid", "workflows", "steps"}, and "metrics" with --metrics-port: where they are.',
+        "`replay prune` does it. With --durable 0 it only runs steps that wait in queues, with --steps 0 it only moves "
+        "workflows, whose steps go to their queues, or to the queue `default`. The Queue objects at the top level of "
+        "the app are declared, with what --limit says of them. With --json: one object "
+        'when it has begun, {"store", "pid", "workflows", "steps", "queues": those of --queue, or null for all}, and '
+        '"metrics" with --metrics-port: where they are.',
     ),
 )
 @app_option(required=True)
@@ -95,12 +102,26 @@ def main() -> None:
     "--steps",
     "--step-threads",
     "step_threads",
-    type=click.IntRange(1),
+    type=click.IntRange(0),
     default=16,
     show_default=True,
-    help="Step bodies at a time.",
+    help="Step bodies at a time; 0: none, they are for other workers.",
 )
-@click.option("--durable", type=click.IntRange(1), default=2, show_default=True, help="Threads that move workflows.")
+@click.option(
+    "--durable",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Threads that move workflows; 0: only steps from queues run here.",
+)
+@click.option("--queue", "serve", multiple=True, type=QueueName(), help="Take from this queue only; may be repeated.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    type=LimitsOf(),
+    help="Declare limits of a queue, over those of the app: mail=concurrency:2,per-key:1,rate:10/60s.",
+)
 @click.option(
     "--lease",
     type=Age(),
@@ -126,6 +147,8 @@ def worker(
     store: str | None,
     step_threads: int,
     durable: int,
+    serve: tuple[str, ...],
+    limits: tuple[Change, ...],
     lease: int,
     alone: bool,
     watchdog: int,
@@ -154,17 +177,17 @@ def worker(
             grace=grace / 1e6,
             retention=retention,
             observers=observers,
+            queues=changed(loaded.queues, limits),
+            serve=serve or None,
         ) as engine,
     ):
         if json_wanted:
             names = {"workflows": sorted(loaded.workflows), "steps": sorted(loaded.steps)}
             where = {"metrics": metrics_at} if metrics_at else {}
-            show_json({"store": shown, "pid": os.getpid(), **names, **where})
+            show_json({"store": shown, "pid": os.getpid(), **names, "queues": list(serve) or None, **where})
         else:
-            say(
-                f"working on {shown} with {', '.join(sorted(loaded.workflows)) or 'no workflows'}; Ctrl-C stops",
-                mark="",
-            )
+            with_what = _work(loaded, durable, step_threads, serve)
+            say(f"working on {shown} with {with_what}; Ctrl-C stops", mark="")
             if metrics_at:
                 say(f"metrics at {metrics_at}", mark="")
         sys.stdout.flush()
@@ -173,6 +196,17 @@ def worker(
                 break
         if stop.is_set():
             say(f"stopping: running steps get {grace / 1e6:g} s; Ctrl-C again stops at once", mark="")
+
+
+def _work(app: App, durable: int, step_threads: int, serve: Sequence[str]) -> str:
+    """What a worker is there for, in words."""
+    kinds = {"workflows": (durable, app.workflows), "steps": (step_threads, app.steps)}
+    named = app.workflows if durable else app.steps
+    said = [clean(", ".join(sorted(named))) or f"no {'workflows' if durable else 'steps'}"]
+    said += [f"no {kind} here" for kind, (threads, _) in kinds.items() if not threads]
+    if serve:
+        said.append(f"from queue{'s' * (len(serve) > 1)} {clean(', '.join(serve))}")
+    return "; ".join(said)
 
 
 # --- start ---------------------------------------------------------------------------------------------------------
@@ -184,8 +218,9 @@ def worker(
         "Start a workflow; the run is durable when this returns, and starting is idempotent by --id.",
         """dalsegno start fulfil '{"id": 42, "amount": "9.90"}' --id order-42 --app shop.orders""",
         "ARGS are the workflow's arguments, each written as JSON. With --app they are made into the types that the "
-        "workflow's annotations name, and checked; without it the name is not checked and they stay plain JSON. With "
-        "--json: the run, as in `replay ls`.",
+        "workflow's annotations name, and checked; without it the name is not checked and they stay plain JSON. "
+        "--queue and what follows it are options of the workflow, for this start: the run is there at once, and begins "
+        "when the queue lets it in. With --json: the run, as in `replay ls`.",
     ),
 )
 @click.argument("workflow", type=WorkflowName())
@@ -200,6 +235,11 @@ def worker(
     show_default=True,
     help="What to do when the id is taken.",
 )
+@click.option("--queue", type=QueueName(), help="The queue that the run waits in until it may begin.")
+@click.option("--key", type=Name(), help="There, runs of different keys take turns.")
+@click.option("--priority", type=int, help="There, a higher one goes first.")
+@click.option("--delay", type=Age(), help="There, it stands in line after so long (90s, 15m).")
+@click.option("--dedup", type=Name(), metavar="ID", help="While an open run of the queue has this id, it is that one.")
 @app_option(required=False)
 @store_option
 @json_option
@@ -213,6 +253,7 @@ def start(
     app: str | None,
     store: str | None,
     json_wanted: bool,
+    **place: Any,
 ) -> None:
     """Start a run."""
     loaded = load_app(app) if app else None
@@ -221,6 +262,7 @@ def start(
     if loaded is not None:
         definition = loaded.workflow(workflow)
         args, named = structured(loaded, definition, args, named)
+    definition = placed(definition, **place)
     with Client(url_to_write(store, make=True), codec=loaded.codec if loaded else None) as client:
         run = client.start(definition, *args, id=id, on_conflict=on_conflict, tags=dict(tags), **named)
         data = run_data(run.record)
@@ -228,6 +270,30 @@ def start(
         show_json(data)
     else:
         click.echo(f"{clean(data['run_id'])} {data['status']}")
+
+
+def placed(
+    workflow: WorkflowDefinition[Any, Any] | str, delay: int | None = None, **place: Any
+) -> WorkflowDefinition[Any, Any] | str:
+    """The workflow with what was said about its queue. Raises `BadOption`."""
+    said = {name: value for name, value in place.items() if value is not None}
+    if delay is not None:
+        said["delay"] = delay / 1e6
+    if not said:
+        return workflow
+    if isinstance(workflow, str):
+        workflow = _of_any_arguments(workflow)
+    return workflow.options(**said)
+
+
+def _of_any_arguments(name: str) -> WorkflowDefinition[Any, Any]:
+    """A workflow whose code is not known here, to say something about its start."""
+
+    @define_workflow(name=name)
+    def unknown(*args: Any, **kwargs: Any) -> Flow[None]:
+        yield from Checkpoint()  # nobody runs it: a start needs the name and the options
+
+    return unknown
 
 
 def structured(
@@ -256,7 +322,7 @@ def structured(
     return bound.args, bound.kwargs
 
 
-for command in (send_signal, cancel, terminate, pause, resume, complete, fail, compact_store):
+for command in (send_signal, cancel, terminate, pause, resume, complete, fail, compact_store, queues_of_store):
     main.add_command(command)
 
 

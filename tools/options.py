@@ -24,7 +24,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dalsegno.core.store import Status
-from dalsegno.tools.proposing import runs_like, urls_like, words_like
+from dalsegno.tools.proposing import queues_like, runs_like, urls_like, words_like
 from dalsegno.tools.text import as_json, clean, parse_age
 
 T = TypeVar("T")
@@ -174,6 +174,17 @@ class WorkflowName(Name):
         return []
 
 
+class QueueName(Name):
+    """A queue. Completed from the store."""
+
+    name = "queue"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        with suppress(Exception):  # as above
+            return list(map(CompletionItem, queues_like(ctx.params.get("store"), incomplete)))
+        return []
+
+
 class StoreUrl(_Type):
     """A store. Completed by its kind, and then from the folders and files here."""
 
@@ -194,7 +205,7 @@ def _is_text(value: str) -> bool:
 
 
 def filter_options(function: F) -> F:
-    """`--status`, `--workflow`, `--tag`, `--age`, `--since`: which runs."""
+    """`--status`, `--workflow`, `--tag`, `--queue`, `--age`, `--since`: which runs."""
     options = (
         click.option(
             "--status",
@@ -204,6 +215,7 @@ def filter_options(function: F) -> F:
         ),
         click.option("--workflow", type=WorkflowName(), help="Only runs of this workflow."),
         click.option("--tag", "tags", multiple=True, type=KeyValue(), help="Only runs that carry this tag."),
+        click.option("--queue", type=QueueName(), help="Only open runs in this queue, or with a step at it."),
         click.option("--age", type=Age(), help="Only runs created at least so long ago (90s, 15m, 7d)."),
         click.option("--since", type=Age(), help="Only runs created within the last 90s, 15m, 7d."),
     )

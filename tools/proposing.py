@@ -47,6 +47,13 @@ def words_like(store: str | None, incomplete: str, words: Callable[[RunRecord], 
     return list(islice(sorted(found), PROPOSED_MAX))
 
 
+def queues_like(store: str | None, incomplete: str) -> list[str]:
+    """Queues whose names begin so, in order."""
+    with open_for_reading(store_url(store)) as opened:
+        names = {state.name for state in opened.queues(ages=False)}
+    return sorted(name for name in names if name.startswith(incomplete) and name.isprintable())
+
+
 def looked_through(records: Iterator[RunRecord]) -> Iterator[RunRecord]:
     """Runs, until it has taken long enough."""
     until = monotonic() + LOOK_S

@@ -69,13 +69,19 @@ def runs_table(records: Sequence[RunRecord], now_us: int) -> Table:
         made.add_row(
             text(record.workflow_id if record.generation == 1 else record.run_id),
             text(record.workflow),
-            status_text(record.status),
+            _stand(record),
             clock(record.created_at_us)[:19],
             duration(now_us - record.created_at_us),
             took,
             text(" ".join(f"{key}={value}" for key, value in record.tags.items())),
         )
     return made
+
+
+def _stand(record: RunRecord) -> Text:
+    """A run's status, and that it has not begun where it waits in a queue."""
+    said = status_text(record.status)
+    return said.append(", queued", style="yellow") if record.queued else said
 
 
 def run_head(record: RunRecord, events: int, published: dict[str, bytes], codec: Codec) -> RenderableType:
@@ -91,6 +97,9 @@ def run_head(record: RunRecord, events: int, published: dict[str, bytes], codec:
     lines: list[RenderableType] = [first]
     if record.reason:
         lines.append(Text(clean_lines(record.reason), style="red"))
+    if record.queue:
+        waits = "waits in queue" if record.queued else "has its place in queue"
+        lines.append(text(f"{waits} {record.queue}", "yellow" if record.queued else "dim", None))
     if record.parent:
         lines.append(text(f"child of {record.parent[0]}#{record.parent[1]}", "dim", None))
     if record.tags:

@@ -78,7 +78,8 @@ def main() -> None:
         "List runs, newest first.",
         "replay ls --status open --workflow fulfil --tag region=eu --since 7d",
         'With --json: {"runs": [{"id", "run_id", "generation", "workflow", "status", "active", "reason", "created_at", '
-        '"closed_at", "tags", "parent"}], "more": whether --limit cut the list, "cut": what a file lacks, or null}.',
+        '"closed_at", "tags", "parent", "queue", "queued"}], "more": whether --limit cut the list, "cut": what a file '
+        "lacks, or null}.",
     ),
 )
 @filter_options

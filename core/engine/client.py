@@ -223,6 +223,12 @@ class Client:
                 return record  # retention has deleted the one with the arguments, so that nobody can compare them
         if older is None:
             same = "other arguments" if record.workflow == new.workflow else f"another workflow, {record.workflow!r}"
+            if record.workflow_id != new.workflow_id and new.place is not None:
+                raise RunConflict(
+                    f"dedup={new.place.dedup!r} of queue {new.place.queue!r} is taken by a run with {same} "
+                    f"({record.run_id}, {record.status.value}); leave it out, or choose another",
+                    workflow_id=record.workflow_id,
+                )
             raise RunConflict(
                 f"the id {record.workflow_id!r} is taken by a run with {same} ({record.run_id}, "
                 f"{record.status.value}); choose another id, or start it with the arguments it has",

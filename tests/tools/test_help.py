@@ -38,6 +38,7 @@ def test_the_commands_of_the_contract_are_there():
     }  # fmt: skip
     assert set(operate.main.commands) == {
         "worker", "start", "signal", "cancel", "terminate", "pause", "resume", "complete", "fail", "compact", "demo",
+        "queues",
     }  # fmt: skip
 
 

@@ -61,6 +61,8 @@ CALLS: list[tuple[str, int]] = [
     ("dalsegno pause nap-1", 0),
     ("dalsegno resume nap-1", 0),
     ("dalsegno terminate nap-1", 0),
+    ("dalsegno queues", 0),
+    ("dalsegno queues --set mail=concurrency:2,rate:10/60s", 0),
 ]
 ELSEWHERE = {
     "replay export", "replay import", "dalsegno worker", "dalsegno complete", "dalsegno fail", "dalsegno compact",
