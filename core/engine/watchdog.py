@@ -43,7 +43,6 @@ from typing import Any, NoReturn
 
 from dalsegno.core.engine.edge import Clock
 from dalsegno.core.engine.live import LiveRun
-from dalsegno.core.errors import StoreError
 
 WATCHDOG_S = 30.0
 """How long code may run without a yield. Replaying 10,000 steps takes a twentieth of a second; what takes longer than
@@ -191,7 +190,7 @@ class Watchdog:
         for run, thread, where in given_up:
             try:
                 self._give_up(run, thread, where)
-            except StoreError as error:
+            except Exception as error:  # the store's, be it a StoreError or not
                 log.warning("run %s is set aside later: %s", run.number, error)
                 self._given_up.append((run, thread, where))
 

@@ -86,9 +86,8 @@ def alien_branch(workflow: str, node: str, index: int, thing: Any, file: str, li
 
 def needs_a_loop(error: Exception) -> bool:
     """Whether a workflow fails because it called what needs an event loop, and not with what a step of it raised."""
-    if not isinstance(error, RuntimeError | AttributeError | TypeError) or hasattr(
-        error, "__notes__"
-    ):  # a step's carries a note
+    of_a_step = hasattr(error, "__notes__")  # which says where it was recorded
+    if of_a_step or not isinstance(error, RuntimeError | AttributeError | TypeError):
         return False
     passed = list(traceback_frames(error))
     if not passed or any(frame.f_globals.get("__name__") in RUNNERS for frame in passed):

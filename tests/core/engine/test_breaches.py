@@ -170,7 +170,7 @@ def test_what_was_applied_before_the_store_raised_is_found(store: Any):
     assert store.raised >= 3
 
 
-def test_a_store_that_raises_at_everything_is_tried_again():
+def test_a_store_that_raises_at_everything_is_tried_again(caplog: pytest.LogCaptureFixture):
     """Where nothing goes through, no run is blocked for it: it is the store that has failed, for as long as it does."""
     store = CarelessMemory()
     ran.clear()
@@ -179,6 +179,7 @@ def test_a_store_that_raises_at_everything_is_tried_again():
         store.refuses = lambda what: True
         simulation.run(timeout=5)
         store.refuses = lambda what: False
+        assert "is blocked" not in caplog.text
         assert [run.result() for run in runs] == [f"word {n}" for n in range(20)]
 
 
