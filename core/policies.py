@@ -240,6 +240,11 @@ class StepOptions:
             raise BadOption(
                 "transactional=True goes without once=True and idempotent=True: its effect is there exactly once anyway"
             )
+        if self.transactional and self.total_timeout is not None:
+            raise BadOption(
+                f"transactional=True and total_timeout={self.total_timeout:g} exclude each other: it would be told of a "
+                "step that was committed just before. timeout= and Retry(max_attempts=…) bound the attempts"
+            )
         if self.transactional and self.queue:
             raise BadOption(
                 f"transactional=True and queue={self.queue!r} exclude each other: the lease of its run is what lets it "

@@ -68,8 +68,8 @@ class Ledger(MemoryBackend):
 
 @pytest.mark.parametrize(
     "options",
-    [{"once": True}, {"idempotent": True}, {"queue": "slow"}, {"transactional": "yes"}],
-    ids=["once", "idempotent", "queue", "no flag"],
+    [{"once": True}, {"idempotent": True}, {"queue": "slow"}, {"total_timeout": 5}, {"transactional": "yes"}],
+    ids=["once", "idempotent", "queue", "total_timeout", "no flag"],
 )
 def test_what_makes_no_sense_with_it_is_refused(options: dict[str, Any]):
     """At the decorator, and by `.options`: what a transactional step is anyway, and what cannot be."""
