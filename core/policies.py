@@ -242,8 +242,8 @@ class StepOptions:
             )
         if self.transactional and self.total_timeout is not None:
             raise BadOption(
-                f"transactional=True and total_timeout={self.total_timeout:g} exclude each other: it would be told of a "
-                "step that was committed just before. timeout= and Retry(max_attempts=…) bound the attempts"
+                f"transactional=True and total_timeout={self.total_timeout:g} exclude each other: that is told of a "
+                "step though it was committed just before. timeout= and Retry(max_attempts=…) bound the attempts"
             )
         if self.transactional and self.queue:
             raise BadOption(
