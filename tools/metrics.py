@@ -26,6 +26,7 @@ from dalsegno.core.engine.observing import Attempt, Observer, Outcome
 from dalsegno.core.engine.vitals import Vitals
 from dalsegno.core.errors import DalsegnoError
 from dalsegno.core.events import Event
+from dalsegno.core.queues import QueueState
 from dalsegno.core.store import Backend, RunRecord, Status
 from dalsegno.tools.pool_cpu import PoolCpu
 
@@ -206,6 +207,7 @@ class Looks(Collector):
         yield from self._engine()
         store = self._store
         yield from (store.figures() if store is not None else _families({}, {}, True, True))
+        yield from (store.queues() if store is not None else _lines([], 0.0, Names()))
 
     def _engine(self) -> Iterator[Metric]:
         depth = _gauge("queue_depth", "What waits for a thread (runs, steps) or a flush (writes).", "queue")
@@ -238,6 +240,9 @@ class StoreLook:
         self._looking = threading.Lock()
         self._stats: dict[str, int] = {}
         self._open: Tally[tuple[str, str]] = Tally()
+        self._queues: list[QueueState] = []
+        self._looked_s = 0.0
+        self._queue = Names()
         self._all = self._answers = True
         self._next = 0.0
 
@@ -256,8 +261,12 @@ class StoreLook:
                 self._next = begun + max(LOOK_EVERY_S, SHARE * took)
             return _families(self._stats, self._open, self._all, self._answers)
 
+    def queues(self) -> Iterator[Metric]:
+        """How the store's queues stand, as they were when its figures were looked up."""
+        return _lines(self._queues, self._looked_s, self._queue)
+
     def _look(self) -> None:
-        self._stats = self._store.stats()
+        self._stats, self._queues, self._looked_s = self._store.stats(), self._store.queues(), time.time()
         found, names, complete = Tally[tuple[str, str]](), Names(), True
         for status in (Status.RUNNING, Status.PAUSED, Status.BLOCKED):
             left, before = OPEN_RUNS_MAX, None
@@ -287,6 +296,22 @@ def _families(
     yield GaugeMetricFamily(
         "dalsegno_store_up", "Whether the store answered when it was last looked at.", float(answers)
     )
+
+
+def _lines(queues: Iterable[QueueState], now_s: float, name_of: Names) -> Iterator[Metric]:
+    waiting = _gauge("store_queue_waiting", "Steps or runs that wait in a queue of the store.", "queue", "kind")
+    at_work = _gauge("store_queue_at_work", "Steps or runs of a queue that are at work.", "queue", "kind")
+    age = _gauge("store_queue_age_seconds", "How long the oldest of them has waited.", "queue", "kind")
+    known = set[tuple[str, str]]()
+    for queue in queues:
+        place = (name_of(queue.name), queue.kind)
+        if place in known:
+            continue  # one of "(others)": a series has one value
+        known.add(place)
+        waiting.add_metric(place, queue.waiting)
+        at_work.add_metric(place, queue.at_work)
+        age.add_metric(place, 0.0 if queue.oldest_us is None else max(0.0, now_s - queue.oldest_us / 1e6))
+    yield from (waiting, at_work, age)
 
 
 def _gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dalsegno import Engine, Flow, Retry, Sleep, step, workflow
+from dalsegno import Engine, Flow, Queue, Retry, Sleep, step, workflow
 from dalsegno.tools import operate, replay
 from dalsegno.tools.metrics import Metrics
 
@@ -53,7 +53,7 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         blocked = engine.start(astray)
         while blocked.status.value != "blocked":
             pass
-    with Engine(url, workflows=[fine, astray], observers=[metrics]) as engine:
+    with Engine(url, workflows=[fine, astray], observers=[metrics], queues=[Queue("mail")]) as engine:
         engine.start(fine).result(timeout=20)
         metrics.store_failed(OSError("as if the disk were full"))
         while b'dalsegno_runs_blocked_total{workflow="astray"} 1.0' not in generate_latest(metrics.registry):

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dalsegno import Engine, Flow, Receive, Retry, Sleep, StoreUnusable, step, workflow
+from dalsegno import Engine, Flow, Queue, Receive, Retry, Sleep, StoreUnusable, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.testing import Simulation
 from dalsegno.tools import metrics as module
@@ -109,6 +109,32 @@ def test_an_engine_is_looked_at_while_it_works(tmp_path: Path):
     after = figures(metrics)
     assert ("dalsegno_pool_size", "step") not in after
     assert after["dalsegno_step_attempts_total", "completed", "flaky"] == 1
+
+
+@step(queue="mail")
+def mail() -> None:
+    """A step that waits in a queue of the store."""
+
+
+@workflow
+def mails() -> Flow[None]:
+    """Sends some."""
+    yield mail()
+
+
+def test_what_waits_in_the_stores_queues_is_told():
+    """A queue that nobody serves: what waits there, and for how long."""
+    metrics = Metrics()
+    with Engine("memory:", workflows=[mails], serve=["other"], queues=[Queue("mail")], observers=[metrics]) as engine:
+        for _ in range(3):
+            engine.start(mails)
+        while {state.waiting for state in engine.backend.queues() if state.kind == "step"} != {3}:
+            pass
+        found = figures(metrics)
+    assert found["dalsegno_store_queue_waiting", "step", "mail"] == 3
+    assert found["dalsegno_store_queue_at_work", "step", "mail"] == 0
+    assert 0 <= found["dalsegno_store_queue_age_seconds", "step", "mail"] < 60
+    assert found["dalsegno_store_queue_waiting", "run", "mail"] == 0
 
 
 class Counting(MemoryBackend):
