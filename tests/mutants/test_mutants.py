@@ -22,9 +22,13 @@ def test_there_are_enough():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_each_still_applies(mutant: Mutant):
-    """The text a bug replaces stands in its file just once, the file with the bug compiles, and its test is there."""
+    """The text a bug replaces stands in its file just once, the file with the bug compiles (SQL is left to the server),
+    and its test is there."""
     sound = (ROOT / mutant.file).read_text("utf-8")
-    assert ast.dump(ast.parse(mutant.planted(sound))) != ast.dump(ast.parse(sound))
+    planted = mutant.planted(sound)
+    assert planted != sound
+    if mutant.file.endswith(".py"):
+        assert ast.dump(ast.parse(planted)) != ast.dump(ast.parse(sound))
     path, _, test = mutant.caught_by.partition("::")
     assert (ROOT / path).exists()
     promised = "".join(each.read_text("utf-8") for each in (ROOT / "testing").glob("*.py"))
