@@ -98,16 +98,6 @@ class Codec:
             return self._wrapped(data)
         return data
 
-    def seal(self, plain: bytes) -> bytes:
-        """Make a payload of this codec's out of one that a codec without layers wrote, in another process perhaps.
-        `EncodeError` where it is larger than this one allows.
-
-        >>> codec = Codec()
-        >>> codec.seal(Codec().encode(5)) == codec.encode(5)
-        True
-        """
-        return self._wrapped(plain) if self.layers or len(plain) > self.max_bytes else plain
-
     def decode(self, data: bytes, as_type: Any = Any) -> Any:
         """Read a value. `as_type` says what to make of a loose payload (see `from_json`); others know their type.
 
@@ -118,6 +108,16 @@ class Codec:
         except Exception as error:  # a frame, which is rare, or a payload that cannot be read
             failure = error
         return self._decode_framed(data, as_type, failure)
+
+    def seal(self, plain: bytes) -> bytes:
+        """Make a payload of this codec's out of one that a codec without layers wrote, in another process perhaps.
+        `EncodeError` where it is larger than this one allows.
+
+        >>> codec = Codec()
+        >>> codec.seal(Codec().encode(5)) == codec.encode(5)
+        True
+        """
+        return self._wrapped(plain) if self.layers or len(plain) > self.max_bytes else plain
 
     def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Write the arguments of a call. Paths in an `EncodeError` start at `args` or `kwargs`."""

@@ -53,6 +53,22 @@ def beat() -> str:
     return str(step_context().details)
 
 
+@step(queue="far")
+def queued() -> tuple[str, str, int, bool]:
+    """What a step out of a queue knows of itself."""
+    context = step_context()
+    return context.workflow_id, context.idempotency_key, context.attempt, isinstance(context, FarContext)
+
+
+@step(queue="far", retry=AT_ONCE)
+def queued_and_dies(folder: str) -> str:
+    """A step out of a queue that kills its process in its first attempt."""
+    if not Path(folder, "died").exists() and isinstance(step_context(), FarContext):
+        Path(folder, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"attempt {step_context().attempt}"
+
+
 @step
 def picky() -> None:
     """Raises what cannot be unpickled."""

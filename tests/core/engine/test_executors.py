@@ -23,6 +23,7 @@ from dalsegno import (
     StepContext,
     StepOutcomeUnknown,
     UseError,
+    collect,
     step,
     step_context,
     workflow,
@@ -55,7 +56,7 @@ class Backwards:
 
 def run(executor: Executor | Callable[[], Executor], name: str, argument: Any = None, **options: Any) -> Any:
     """The result of one step on an executor."""
-    with Engine("memory:", workflows=[far.one], executor=executor, **options) as engine:
+    with Engine("memory:", workflows=collect(far), executor=executor, **options) as engine:
         return engine.start(far.one, name, argument, id="r").result(timeout=60)
 
 
@@ -171,6 +172,12 @@ def test_a_step_that_may_not_be_repeated_is_not():
 def test_ctrl_c_in_a_pool_is_no_outcome_of_the_step(tmp_path: Path, pool: ProcessPoolExecutor):
     """It was meant for the processes; the attempt is lost, and another follows."""
     assert run(pool, "interrupted", str(tmp_path)) == "attempt 2"
+
+
+def test_steps_out_of_queues_run_there_too(pool: ProcessPoolExecutor, tmp_path: Path):
+    """A task that an engine has taken goes to its executor, with what it can know; a lost attempt is tried again."""
+    assert run(pool, "queued") == ("r", "r#1/1", 1, True)
+    assert run(new_pool, "queued_and_dies", str(tmp_path)) == "attempt 2"
 
 
 class Manual(Executor):
