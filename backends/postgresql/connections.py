@@ -302,10 +302,8 @@ class Connections:
             if owner not in self._joined:
                 self._enter(session, owner)
                 self._joined.add(owner)
-                if not self._owner:
-                    session.run(st.END_HOLD, wire.text(owner), session.channel)
             lease = (wire.int8(length_us), wire.int8(wire.in_range(now_us)), wire.int8(self._owner_lock(owner)))
-            session.run(st.JOIN, wire.text(owner), *lease)
+            session.run(st.JOIN, wire.text(owner), *lease, session.channel, session.slot)
 
         self.write(work)
 

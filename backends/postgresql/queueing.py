@@ -85,7 +85,7 @@ class Queueing:
 
     def _return(self, tasks: Sequence[tuple[int, int]], owner: str, takings: Sequence[int]) -> None:
         fit = sorted(
-            {(number, claim) for number, claim in tasks if 0 < number <= wire.INT8_MAX and 0 < claim <= wire.INT4_MAX}
+            {(number, claim) for number, claim in tasks if 0 < number <= wire.INT8_MAX and 0 <= claim <= wire.INT4_MAX}
         )
         numbers, claims = wire.int8s([number for number, _ in fit]), wire.int4s([claim for _, claim in fit])
         whose, called = wire.text(owner), wire.int8s(takings)

@@ -194,20 +194,13 @@ TRY_SHARED_LOCK = _statement("try_shared_lock", "SELECT pg_try_advisory_lock_sha
 UNLOCK_SHARED = _statement("unlock_shared", "SELECT pg_advisory_unlock_shared($1::integer, $2::integer)")
 LOCK_OWNER = _statement("lock_owner", "SELECT pg_try_advisory_lock($1::bigint)")
 UNLOCK_OWNER = _statement("unlock_owner", "SELECT pg_advisory_unlock($1::bigint)")
-JOIN = _statement(
-    "join",
-    """INSERT INTO leases (owner, length_us, number, renewed_us, lock, server)
-    VALUES ($1::text, $2::bigint, nextval('lease_numbers'), $3::bigint, $4::bigint, pg_postmaster_start_time())
-    ON CONFLICT (owner) DO UPDATE SET length_us = excluded.length_us, number = excluded.number,
-        renewed_us = excluded.renewed_us, lock = excluded.lock, server = excluded.server""",
-)
+JOIN = _statement("join", "SELECT join_store($1::text, $2::bigint, $3::bigint, $4::bigint, $5::text, $6::integer)")
 RENEW = _statement(
     "renew",
     """UPDATE leases SET number = nextval('lease_numbers'), renewed_us = $2::bigint, server = pg_postmaster_start_time()
     WHERE owner = $1::text RETURNING number""",
 )
 END_LEASE = _statement("end_lease", "SELECT end_lease($1::text, $2::bigint, $3::text, $4::integer)")
-END_HOLD = _statement("end_hold", "SELECT end_hold($1::text, $2::text)")
 LEASES = _statement(
     "leases",
     """SELECT owner, length_us, number, renewed_us, server = pg_postmaster_start_time() AND NOT EXISTS (

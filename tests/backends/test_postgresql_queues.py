@@ -325,7 +325,9 @@ def test_tasks_of_who_held_the_store_and_died_go_to_those_who_join(url: str):
         put(store, run, new("1"))
         assert len(store.take(["q"], "holder", 1, 10)) == 1
     with opened(url) as store:
+        changes = store.changes()
         store.join("other", 1000, 5)
+        assert store.changes() != changes
         (task,) = store.tasks_of(run.number)
         assert (task.owner, task.deaths) == ("", 1)
 

@@ -137,8 +137,14 @@ BEGIN
     IF names IS NULL OR at_most <= 0 THEN
         RETURN taken;
     END IF;
-    -- Whoever ends the owner's lease waits for this, and then finds what he has taken.
-    PERFORM FROM leases WHERE owner = claimant FOR KEY SHARE;
+    IF a_kind = 'step' THEN
+        -- Whoever ends the owner's lease waits for this, and then finds what he has taken. If it has ended, and he does
+        -- not know it yet, he gets nothing.
+        PERFORM FROM leases WHERE owner = claimant FOR KEY SHARE;
+        IF NOT FOUND AND EXISTS (SELECT FROM leases) THEN
+            RETURN taken;
+        END IF;
+    END IF;
     PERFORM FROM (SELECT DISTINCT one FROM unnest(names) AS listed (one) ORDER BY 1) AS a,
         LATERAL (SELECT FROM queues AS q WHERE q.name = a.one AND q.kind = a_kind
             AND (q.concurrency IS NOT NULL OR q.rate_count IS NOT NULL) FOR NO KEY UPDATE) AS locked;

@@ -36,7 +36,7 @@ BEGIN
     END IF;
 END $$;
 
--- An owner gives back what he says, or all of certain calls whose answer he has never got.
+-- An owner gives back what he says, of that claim or, for 0, of any; or all of certain calls whose answer he never got.
 CREATE FUNCTION give_back(an_owner text, numbers bigint[], claims_ integer[], takings bigint[], channel text,
     a_slot integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -44,7 +44,8 @@ DECLARE
 BEGIN
     SELECT array_agg(t.number ORDER BY t.number) AS numbers, array_agg(t.claim ORDER BY t.number) AS claims INTO his
         FROM tasks AS t WHERE t.state = 'work' AND t.owner = an_owner AND (t.taking = ANY (takings)
-            OR (t.number, t.claim) IN (SELECT * FROM unnest(numbers, claims_)));
+            OR EXISTS (SELECT FROM unnest(numbers, claims_) AS a (asked, claim)
+                WHERE a.asked = t.number AND a.claim IN (0, t.claim)));
     IF his.numbers IS NOT NULL THEN
         PERFORM put_back(his.numbers, his.claims, 0, channel);
         UPDATE writers SET commits = commits + 1 WHERE slot = a_slot;
@@ -86,14 +87,21 @@ BEGIN
     END LOOP;
 END $$;
 
--- Somebody joins while nobody holds the store: whoever held it last, and has no lease, is dead.
-CREATE FUNCTION end_hold(an_owner text, channel text) RETURNS void LANGUAGE plpgsql AS $$
+-- Give an owner a lease, or a new one. Tasks of owners who have none are in line again: they held the store alone, or
+-- took them when their lease had ended and they did not know yet.
+CREATE FUNCTION join_store(an_owner text, a_length_us bigint, now_us bigint, a_lock bigint, channel text,
+    a_slot integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     another text;
 BEGIN
-    FOR another IN SELECT e.owner FROM engine AS e WHERE e.owner <> an_owner
-        AND NOT EXISTS (SELECT FROM leases AS l WHERE l.owner = e.owner) LOOP
+    INSERT INTO leases (owner, length_us, number, renewed_us, lock, server)
+        VALUES (an_owner, a_length_us, nextval('lease_numbers'), now_us, a_lock, pg_postmaster_start_time())
+        ON CONFLICT (owner) DO UPDATE SET length_us = excluded.length_us, number = excluded.number,
+            renewed_us = excluded.renewed_us, lock = excluded.lock, server = excluded.server;
+    FOR another IN SELECT DISTINCT t.owner FROM tasks AS t WHERE t.state = 'work' AND t.owner <> ''
+        AND NOT EXISTS (SELECT FROM leases AS l WHERE l.owner = t.owner) ORDER BY 1 LOOP
         PERFORM bury(another, channel);
+        UPDATE writers SET commits = commits + 1 WHERE slot = a_slot;
     END LOOP;
 END $$;
 
