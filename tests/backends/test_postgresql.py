@@ -15,6 +15,7 @@ from psycopg import sql
 from dalsegno.backends.postgresql import PostgresqlBackend
 from dalsegno.backends.postgresql.planning import Plan
 from dalsegno.core.errors import BadOption, StoreDamaged, StoreError, StoreUnusable, UnknownOutcome
+from dalsegno.core.queues import NewTask, Queue
 from dalsegno.core.store import Applied, Backend, Refusal, Refused, Sent, Status, Transition, open_store
 from dalsegno.testing.backend_contract import BackendContract
 from dalsegno.testing.backend_machine import BackendMachine
@@ -439,9 +440,11 @@ def test_what_the_guide_asks_can_be_asked(postgresql: Server, url: str):
     """Every statement of docs/postgresql.md runs as it stands there, and finds something where there is something."""
     guide = Path(__file__).resolve().parents[2].joinpath("docs/postgresql.md").read_text("utf-8")
     blocks = re.findall(r"^```sql\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 9
+    assert len(blocks) == 11
     with opened(url) as store:
-        begin(store, "order-17", tags={"customer": "Ünal"}, timers=((5, "1"),))
+        order = begin(store, "order-17", tags={"customer": "Ünal"}, timers=((5, "1"),))
+        task = NewTask(queue="gpu", step="1", name="render", attempt=1, payload=b"call")
+        apply(store, step(order, 1, b"e", tasks=(task,)))
         store.send([signal("order-17")], 1)
         begin(store, "child", parent=("order-17", 1, "2"))
         with postgresql.connect() as connection:
@@ -459,6 +462,8 @@ def test_what_the_guide_asks_can_be_asked(postgresql: Server, url: str):
                     connection.execute(f"ALTER ROLE {name} LOGIN".encode())
                     with opened(mine) as working:
                         working.hold("worker")
+                        working.declare([Queue("gpu", concurrency=1)])
+                        assert len(working.take(["gpu"], "worker", 9, 10)) == 1
                         apply(working, end(begin(working, "mine")))
                         assert working.purge([working.runs()[0].number]) == 1
                         assert working.stats()["runs"] == 2
