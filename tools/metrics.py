@@ -214,6 +214,7 @@ class Looks(Collector):
         age = _gauge("queue_age_seconds", "How long the first in the queue has waited.", "queue")
         threads = _gauge("pool_threads", "Threads that are there, by whether they are awake.", "pool", "state")
         size = _gauge("pool_size", "Threads that there may be.", "pool")
+        elsewhere = _gauge("bodies_elsewhere", "Bodies on the event loop, and on the executor that was given.", "where")
         runs = _gauge("engine_runs", "Runs in memory, those of them that only wait, and so on.", "state")
         stalled = _gauge("store_stalled", "1 while the store takes no writes.")
         vitals = self._vitals
@@ -226,10 +227,12 @@ class Looks(Collector):
                 threads.add_metric([name, "busy"], pool.busy)
                 threads.add_metric([name, "idle"], pool.threads - pool.busy)
                 size.add_metric([name], pool.size)
+            for where, count in sample.elsewhere.items():
+                elsewhere.add_metric([where], count)
             for state in ("live", "idle", "deferred", "troubled"):
                 runs.add_metric([state], getattr(sample, state))
             stalled.add_metric([], sample.stalled)
-        yield from (depth, age, threads, size, runs, stalled)
+        yield from (depth, age, threads, size, elsewhere, runs, stalled)
 
 
 class StoreLook:

@@ -24,6 +24,9 @@ class AsyncBodies:
         self._thread = threading.Thread(target=self._serve, name="dalsegno-async", daemon=True)
         self._thread.start()
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def put(self, job: Job) -> None:
         """Start a body on the event loop."""
         if job.options.timeout is not None:

@@ -171,6 +171,9 @@ class ExecutorBodies:
         self._running: set[Future[Answer | None]] = set()
         self._changed = threading.Condition()
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     # --- beginning -------------------------------------------------------------------------------------------------
 
     def put(self, job: Job) -> None:

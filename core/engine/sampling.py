@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dalsegno.core.engine.committer import Committer
@@ -11,8 +12,14 @@ from dalsegno.core.engine.observing import Observers
 from dalsegno.core.engine.vitals import Pool, Queue, Sample, Vitals
 
 
-def vitals_of(loop: Loop, committer: Committer, observed: Observers, **hands: Hands[Any]) -> Vitals:
-    """What observers may look at. `hands` are the pools by name."""
+def vitals_of(
+    loop: Loop,
+    committer: Committer,
+    observed: Observers,
+    elsewhere: Callable[[], Mapping[str, int]],
+    **hands: Hands[Any],
+) -> Vitals:
+    """What observers may look at. `hands` are the pools by name; `elsewhere` counts bodies that are with none."""
 
     def queue(depth: int, since_us: int | None) -> Queue:
         now_us = loop.around.clock.steady_us()
@@ -27,6 +34,7 @@ def vitals_of(loop: Loop, committer: Committer, observed: Observers, **hands: Ha
                 "writes": queue(len(committer), committer.oldest_us),
             },
             pools={name: _pool(*crew.use) for name, crew in crews.items()},
+            elsewhere=elsewhere(),
             live=len(loop.live),
             idle=len(loop.idle),
             deferred=len(loop.deferred),

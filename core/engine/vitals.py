@@ -32,12 +32,14 @@ class Sample:
     """An engine at one moment.
 
     `queues`: "runs" that something has arrived for, "steps" whose bodies wait for a thread, "writes" that wait for a
-    flush. `pools`: "durable" and "step", where the engine has threads of its own. `live` runs are in memory, `idle` of
+    flush. `pools`: "durable" and "step", where the engine has threads of its own; `elsewhere`: how many bodies are with
+    an event loop ("async") and an executor ("executor"), where there are such. `live` runs are in memory, `idle` of
     them only wait; `deferred` hold results that are not durable yet; `troubled` wait for the store to answer.
     """
 
     queues: Mapping[str, Queue]
     pools: Mapping[str, Pool]
+    elsewhere: Mapping[str, int]
     live: int
     idle: int
     deferred: int

@@ -288,6 +288,10 @@ class Worker(Works):
             self._alarm.wait(self.clockwork.pause_s())
             self._alarm.clear()
 
+    def elsewhere(self) -> dict[str, int]:
+        others = {"async": self._async, "executor": self._executor}
+        return {name: len(bodies) for name, bodies in others.items() if bodies is not None}
+
     def goes_elsewhere(self, job: Job) -> bool:
         """Start an `async def` body on the event loop, or any body on the executor that was given."""
         if is_async(job.fn):

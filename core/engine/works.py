@@ -166,8 +166,14 @@ class Works:
         """Let observers see these works."""
         observed = self.around.observed
         if observed is not None:
-            vitals = vitals_of(self.loop, self.committer, observed, durable=self.durable, step=self.steps)
+            vitals = vitals_of(
+                self.loop, self.committer, observed, self.elsewhere, durable=self.durable, step=self.steps
+            )
             observed.tell("opened", vitals)
+
+    def elsewhere(self) -> dict[str, int]:
+        """How many bodies are at work outside of the step crew, by where they are."""
+        return {}
 
     def goes_elsewhere(self, job: Job) -> bool:
         """Start a body that is not for the step crew; false if it is."""

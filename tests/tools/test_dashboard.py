@@ -32,10 +32,16 @@ def tries(left: int) -> None:
     """A step."""
 
 
+@step
+async def listens() -> None:
+    """A step on the event loop."""
+
+
 @workflow
 def fine() -> Flow[None]:
     """Ends well."""
     yield from tries(1)
+    yield from listens()
     yield from Sleep(timedelta(milliseconds=1))
 
 

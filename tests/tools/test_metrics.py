@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dalsegno import Engine, Flow, Queue, Receive, Retry, Sleep, StoreUnusable, step, workflow
+from dalsegno import All, Engine, Flow, Queue, Receive, Retry, Sleep, StoreUnusable, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.testing import Simulation
 from dalsegno.tools import metrics as module
@@ -109,6 +112,38 @@ def test_an_engine_is_looked_at_while_it_works(tmp_path: Path):
     after = figures(metrics)
     assert ("dalsegno_pool_size", "step") not in after
     assert after["dalsegno_step_attempts_total", "completed", "flaky"] == 1
+
+
+def test_bodies_elsewhere_are_told():
+    """How many bodies are on the event loop and on the executor, which take no thread of the engine's."""
+    metrics, begun, may_end = Metrics(), threading.Semaphore(0), threading.Event()
+
+    @step
+    def computes() -> None:
+        begun.release()
+        assert may_end.wait(60)
+
+    @step
+    async def listens() -> None:
+        begun.release()
+        await asyncio.get_running_loop().run_in_executor(None, may_end.wait, 60)
+
+    @workflow
+    def both() -> Flow[None]:
+        yield from All(computes(), listens())
+
+    with (
+        ThreadPoolExecutor(1) as threads,
+        Engine("memory:", workflows=[both], executor=threads, observers=[metrics]) as engine,
+    ):
+        run = engine.start(both)
+        assert begun.acquire(timeout=60)
+        assert begun.acquire(timeout=60)
+        found = figures(metrics)
+        may_end.set()
+        run.result(timeout=60)
+    assert found["dalsegno_bodies_elsewhere", "executor"] == 1
+    assert found["dalsegno_bodies_elsewhere", "async"] == 1
 
 
 @step(queue="mail")
