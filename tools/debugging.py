@@ -189,9 +189,8 @@ class Remote:
         self._debugpy.wait_for_client()
 
     def stop_when_run(self, place: FrameType | CodeType) -> None:
-        """Have debugpy stop where this frame comes to its next line; at a code that has not begun it cannot."""
-        if isinstance(place, CodeType):
-            raise BadOption("--listen has no frame to stop in before event 1; begin with --at 1, or use breakpoint()")
+        """Have debugpy stop where this frame comes to its next line."""
+        assert not isinstance(place, CodeType), "code that has not begun has no frame to stop in"
         self.stops.append((place.f_code.co_filename, place.f_lineno))
         importlib.import_module("pydevd").settrace(
             suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=place
@@ -277,6 +276,8 @@ def debug_run(run: str, at: int | None, listen: str | None, app: str, store: str
         say(kept.unreadable.sentence, mark="warning")
     if at is not None and at >= len(kept.events):
         raise BadOption(f"--at {at}: the history has {len(kept.events)} events, numbered from 0")
+    if listen is not None and at == 0:  # said before an editor is waited for
+        raise BadOption("--listen has no frame to stop in before event 1; begin with --at 1, or use breakpoint()")
     debugger = Debugger(sys.stderr if json_wanted else None) if listen is None else Remote(listen)
     try:
         interpreter = debug(kept.events, loaded.workflow(record.workflow), loaded.codec, debugger, at)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -167,24 +168,84 @@ def test_without_debugpy(run_replay: Cli, url: str, monkeypatch: pytest.MonkeyPa
     assert "pip install debugpy" in result.stderr
 
 
-def test_with_debugpy(run_replay: Cli, url: str, monkeypatch: pytest.MonkeyPatch):
-    """With debugpy it listens, waits for the editor, and asks for a stop in the workflow's frame at its next line."""
-    said: list[Any] = []
-    fake, below = ModuleType("debugpy"), ModuleType("pydevd")
-    vars(fake).update(
-        listen=lambda address: said.append(address),
-        wait_for_client=lambda: said.append("waits"),
-        breakpoint=lambda: said.append("breakpoint"),
+class Editor:
+    """What an editor does with debugpy, as far as it matters here: the Debug Adapter Protocol over a socket."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._file = self._socket.makefile("rb")
+        self._number = 0
+
+    def ask(self, command: str, **arguments: object) -> int:
+        self._number += 1
+        body = json.dumps({"seq": self._number, "type": "request", "command": command, "arguments": arguments}).encode()
+        self._socket.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        return self._number
+
+    def until(self, kind: str, name: str) -> dict[str, Any]:
+        """The next event of this name, or response to a request of this name."""
+        while True:
+            length = 0
+            while (line := self._file.readline().strip()) or not length:
+                assert line or length or self._file.peek(1), "debugpy hung up"
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            told: dict[str, Any] = json.loads(self._file.read(length))
+            if told["type"] == kind and told.get("event" if kind == "event" else "command") == name:
+                return told
+
+    def standing(self, expression: str) -> tuple[str, int, str]:
+        """Wait until it has stopped: in which function, at which line, and what an expression is there."""
+        self._thread = self.until("event", "stopped")["body"]["threadId"]
+        self.ask("stackTrace", threadId=self._thread)
+        top = self.until("response", "stackTrace")["body"]["stackFrames"][0]
+        assert top["source"]["path"] == shop_stopping.__file__
+        self.ask("evaluate", expression=expression, frameId=top["id"])
+        return top["name"], top["line"], self.until("response", "evaluate")["body"]["result"]
+
+    def go_on(self) -> None:
+        self.ask("continue", threadId=self._thread)
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+def test_an_editor_stops_in_the_workflows_frame(url: str):
+    """With --listen it waits for the editor, which stops at the line behind the yield, and at each `breakpoint()`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ("--app", STOPPING, "--store", url, "--at", "1", "--listen", str(port), "--json")
+    replaying = subprocess.Popen(
+        [sys.executable, "-m", "dalsegno.tools.replay", "debug", "order-1", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    vars(below).update(settrace=lambda **options: said.append(options["stop_at_frame"].f_lineno))
-    monkeypatch.setitem(sys.modules, "debugpy", fake)
-    monkeypatch.setitem(sys.modules, "pydevd", below)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
-    options = ("--listen", "localhost:5678", "--at", "1", "--json")
-    result = run_replay("debug", "order-1", "--app", STOPPING, "--store", url, *options)
-    assert said == [("localhost", 5678), "waits", stopping_line("receipt = yield from charge"), "breakpoint"]
-    assert json.loads(result.stdout)["stops"][0]["line"] == stopping_line("receipt = yield from charge")
+    assert replaying.stderr is not None
+    told = iter(replaying.stderr.readline, "")
+    assert any(str(port) in line for line in told), "it says where it listens"
+    editor = Editor(port)
+    editor.ask("initialize", adapterID="test", clientID="test", pathFormat="path", linesStartAt1=True)
+    editor.until("response", "initialize")
+    editor.ask("attach", justMyCode=False)
+    editor.until("event", "initialized")
+    editor.ask("configurationDone")
+    name, line, shown = editor.standing("receipt")
+    assert (name, line, shown) == ("paid", stopping_line('"waiting"'), "'receipt 1: 10'")
+    editor.go_on()
+    name, line, shown = editor.standing("approval.granted")
+    assert (name, shown) == ("fulfil", "True")
+    assert line in (stopping_line("breakpoint()"), stopping_line("if not allowed"))
+    editor.go_on()
+    editor.until("event", "terminated")
+    editor.close()
+    out, _ = replaying.communicate(timeout=60)
+    assert json.loads(out)["stops"][0]["line"] == stopping_line("receipt = yield from charge")
+
+
+def test_where_to_listen_is_checked_first(run_replay: Cli, url: str):
+    """There has to be a frame to stop in, and a port."""
     early = run_replay("debug", "order-1", "--app", APP, "--store", url, "--listen", "5678", "--at", "0", code=2)
     assert "begin with --at 1" in early.stderr
     assert "HOST:PORT" in run_replay("debug", "order-1", "--app", APP, "--store", url, "--listen", "x", code=2).stderr
