@@ -78,7 +78,7 @@ class QueueRules(RuleBasedStateMachine):
         own = [task.step for task in self.model.queues.tasks_of(run)]
         some = st.lists(st.sampled_from(own), max_size=2, unique=True) if own else st.just(list[str]())
         waiting = [step for step in own if self.model.queues.waits(run, step)]
-        withdrawn = st.sampled_from([[]] * 5 + [[step] for step in waiting] + [["1"]])
+        withdrawn = st.sampled_from([[]] * 9 + [[step] for step in waiting] + [["1"]])
         return {
             "tasks": () if closes else tuple(data.draw(st.lists(tasks, max_size=4))),
             "tasks_dropped": tuple(data.draw(some)),
@@ -110,9 +110,33 @@ class QueueRules(RuleBasedStateMachine):
     def admit(self, queues: list[str], limit: int, now_us: int) -> None:
         assert self.store.admit(queues, limit, now_us) == self.model.admit(queues, limit, now_us)
 
-    @precondition(lambda self: self.claims)
-    @rule(chosen=st.lists(picks, min_size=1, max_size=3), stale=st.integers(0, 5), payload=st.binary(max_size=3))
-    def answer(self, chosen: list[int], stale: int, payload: bytes) -> None:
+    @precondition(lambda self: self.store.has_queues)
+    @rule(
+        what=st.sampled_from(["answer", "answer", "give back", "beat", "note"]),
+        chosen=st.lists(picks, min_size=1, max_size=3),
+        owner=owners,
+        notes=notes,
+        astray=st.integers(0, 5).map(lambda one: not one),
+    )
+    def report(self, what: str, chosen: list[int], owner: str, notes: dict[str, bytes], astray: bool) -> None:
+        """Somebody tells of tasks that he has, or has had, or of none."""
+        tasks = [self.claims[-pick % len(self.claims)] for pick in chosen] if self.claims else []
+        if what == "answer":
+            self._answer(tasks, astray)
+        elif what == "give back":
+            given = [(task.number, task.claim) for task in tasks]
+            self.store.give_back(given, owner)
+            self.model.queues.give_back(given, owner)
+        elif what == "beat":
+            details = {task.number: note for task, note in zip(tasks, notes.values(), strict=False)}
+            assert sorted(self.store.beat(owner, details)) == self.model.queues.beat(owner, details)
+        else:
+            number = self.model.made[-chosen[0] % len(self.model.made)] if chosen[0] else 10**6
+            run = self.model.runs.get(number)
+            epoch = (run.record.epoch if run else 1) - astray
+            assert self.store.note(number, epoch, notes) is self.model.note(number, epoch, notes)
+
+    def _answer(self, tasks: list[Task], stale: bool) -> None:
         """Outcomes of tasks, now and then once more, or of a claim that is another."""
         answers = [
             Message(
@@ -120,36 +144,12 @@ class QueueRules(RuleBasedStateMachine):
                 generation=task.generation,
                 kind="step",
                 name=task.step,
-                payload=payload,
-                task=(task.number, task.claim - (not stale)),
+                payload=b"done",
+                task=(task.number, task.claim - stale),
             )
-            for task in (self.claims[-pick % len(self.claims)] for pick in chosen)
+            for task in tasks
         ]
         assert self.store.send(answers, 7) == [self.model.send(message, 7) for message in answers]
-
-    @precondition(lambda self: self.claims)
-    @rule(chosen=st.lists(picks, min_size=1, max_size=3), owner=owners, any_claim=st.booleans())
-    def give_back(self, chosen: list[int], owner: str, any_claim: bool) -> None:
-        tasks = (self.claims[-pick % len(self.claims)] for pick in chosen)
-        given = [(task.number, 0 if any_claim else task.claim) for task in tasks]
-        self.store.give_back(given, owner)
-        self.model.queues.give_back(given, owner)
-
-    @precondition(lambda self: self.store.has_queues)
-    @rule(owner=owners, chosen=st.lists(picks, max_size=2), told=st.binary(max_size=3))
-    def beat(self, owner: str, chosen: list[int], told: bytes) -> None:
-        numbers = [self.claims[-pick % len(self.claims)].number for pick in chosen] if self.claims else []
-        details = dict.fromkeys(numbers, told)
-        assert sorted(self.store.beat(owner, details)) == self.model.queues.beat(owner, details)
-
-    @precondition(lambda self: self.store.has_queues)
-    @rule(pick=picks, notes=notes, astray=st.integers(0, 5))
-    def note(self, pick: int, notes: dict[str, bytes], astray: int) -> None:
-        made = self.model.made
-        number = made[-pick % len(made)] if pick else 10**6
-        run = self.model.runs.get(number)
-        epoch = (run.record.epoch if run else 1) - (not astray)
-        assert self.store.note(number, epoch, notes) is self.model.note(number, epoch, notes)
 
     @invariant()
     def queues_read_as_in_the_model(self) -> None:
