@@ -248,7 +248,8 @@ class ExecutorBodies:
             if self._executor is broken:
                 log.warning("the executor of step bodies broke and is replaced: %s", error)
                 self._executor = None
-                broken.shutdown(wait=False)
+                # Elsewhere, for this may be its own thread, which on Python 3.12 holds the lock that this takes.
+                threading.Thread(target=broken.shutdown, args=(False,), name="dalsegno-shutdown", daemon=True).start()
         return True
 
     # --- ending ----------------------------------------------------------------------------------------------------
