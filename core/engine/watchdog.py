@@ -160,7 +160,7 @@ class Watchdog:
                 code = workflow_code(sys._current_frames().get(thread))
                 if sys.gettrace() is not None or is_debugged(code):
                     note.left_alone = True
-                if note.left_alone or note.inside is not note.seen:
+                if note.left_alone or note.inside is None or note.inside is not note.seen:
                     return
                 note.where = note.where or overran(took_us, code)
                 if final or lands_well(code) or (anywhere and not left):
