@@ -178,13 +178,18 @@ def test_going_to_a_condition():
     assert walk.forward(0, lambda at, names: names.get("total", 0) < 0) is None
 
 
+def fill(walk: Walk) -> None:
+    """Let a walk rest until every way point is in its place."""
+    while not walk.rested:
+        walk.rest()
+
+
 def test_a_jump_replays_a_small_part_of_the_history(monkeypatch: pytest.MonkeyPatch):
     """Once the way points are in place, a jump anywhere in ten thousand events goes forward from a near one."""
     events = history(totals, 10_000)
     walk = Walk(events, totals, CODEC)
     walk.at(10_000)
-    while not walk.rested:
-        walk.rest()
+    fill(walk)
     folded: list[int] = []
     replay, apply = Interpreter.replay, Interpreter.apply
 
@@ -202,8 +207,7 @@ def test_a_jump_replays_a_small_part_of_the_history(monkeypatch: pytest.MonkeyPa
         folded.clear()
         assert walk.at(at).at == at
         assert sum(folded) <= 2 * (len(events) // WAY_POINTS + 1), at
-        while not walk.rested:
-            walk.rest()
+        fill(walk)
 
 
 @workflow

@@ -25,6 +25,7 @@ from dalsegno import (
     workflow,
 )
 from dalsegno.backends.memory import MemoryBackend
+from dalsegno.core.engine.crew import Crew, Hands
 from dalsegno.core.engine.tasks import DEATHS_MAX
 from dalsegno.testing import Simulation
 
@@ -41,6 +42,12 @@ def ask() -> Flow[str]:
     return (yield from whoami())
 
 
+def crew_of(hands: Hands[Any]) -> Crew[Any]:
+    """The threads behind a worker's hands."""
+    assert isinstance(hands, Crew)
+    return hands
+
+
 def test_a_worker_without_step_threads_leaves_bodies_to_one_that_has_only_those(tmp_path: Path):
     """One advances the run, the other runs its bodies, though the step names no queue."""
     store = f"lmdb:{tmp_path}/s"
@@ -50,8 +57,8 @@ def test_a_worker_without_step_threads_leaves_bodies_to_one_that_has_only_those(
         Worker(store, steps=[whoami], durable=0, lease=5) as running,
     ):
         assert client.start(ask).result(timeout=WAIT).startswith("dalsegno-step")
-        assert advancing.steps.use[1] == 0
-        assert running.durable.use[1] == 0
+        assert crew_of(advancing.steps).use[1] == 0
+        assert crew_of(running.durable).use[1] == 0
 
 
 def test_a_worker_serves_the_queues_it_was_told():
