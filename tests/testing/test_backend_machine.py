@@ -79,6 +79,16 @@ class SetsItsTimersBeforeItClearsThem(Careless):
         return attrs.evolve(t, timers_set=tuple({*t.timers_set} - {*t.timers_cleared}))
 
 
+class WithdrawsWhatHasBegun(Careless):
+    def seen(self, t):
+        return attrs.evolve(t, tasks_withdrawn=(), tasks_dropped=(*t.tasks_dropped, *t.tasks_withdrawn))
+
+
+class TakesWithoutLimits(MemoryBackend):
+    def declare(self, queues):
+        super().declare([attrs.evolve(queue, concurrency=None) for queue in queues])
+
+
 class IgnoresDeduplication(Careless):
     def heard(self, message):
         return attrs.evolve(message, dedup=None)
@@ -205,11 +215,11 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Path:
         r"^```(\w+)\n(.*?)^```$", (ROOT / "docs/stores.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
     for language, text in blocks:
-        if language == "python":
+        if language == "python" and text.startswith("# "):
             name = text.split("\n")[0].removeprefix("# ")
             with (folder / name).open("a", encoding="utf-8") as file:
                 file.write(text)
-        else:
+        elif language == "toml":
             ((_, table),) = tomllib.loads(text)["project"]["entry-points"].items()
             (folder / "file_store-1.dist-info").mkdir()
             (folder / "file_store-1.dist-info/METADATA").write_text("Name: file_store\nVersion: 1\n")
