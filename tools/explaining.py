@@ -18,6 +18,7 @@ from dalsegno.core.definitions import WorkflowDefinition
 from dalsegno.core.events import Event
 from dalsegno.core.store import Lease, RunRecord, Status, StoredMessage
 from dalsegno.core.values.codec import Codec
+from dalsegno.tools.queued import Look
 from dalsegno.tools.render import summary
 from dalsegno.tools.standing import Standing, Wait, standing
 from dalsegno.tools.stores import Kept
@@ -65,6 +66,7 @@ class Why:
     last_error: LastError | None
     sentences: tuple[str, ...]
     advice: tuple[Advice, ...]
+    look: Look
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +82,7 @@ class Case:
     app: str | None = None
     store: str | None = None
     lease: Lease | None = None
+    look: Look = attrs.field(factory=Look)
 
     @property
     def lease_is_valid(self) -> bool:
@@ -100,7 +103,9 @@ class Case:
 
 def why(case: Case) -> Why:
     """Explain a run."""
-    found = standing(case.kept.events, case.definition, case.codec) if case.record.status.open else Standing(())
+    found = Standing(())
+    if case.record.status.open and not case.record.queued:
+        found = _tried_again(standing(case.kept.events, case.definition, case.codec), case.look)
     error = last_error(case.kept.events, case.codec)
     said = [_status(case), *_stands(case, found), *_error(case, error), *_who(case)]
     advice = _advice(case, found, error)
@@ -112,7 +117,15 @@ def why(case: Case) -> Why:
         last_error=error,
         sentences=tuple(filter(None, said)),
         advice=tuple(advice),
+        look=case.look,
     )
+
+
+def _tried_again(found: Standing, look: Look) -> Standing:
+    """A step whose next attempt is out at a queue waits for its time no longer."""
+    out = {task.step for task in look.tasks}
+    waits = (attrs.evolve(wait, until_us=None) if wait.attempts and wait.id in out else wait for wait in found.waits)
+    return attrs.evolve(found, waits=tuple(waits))
 
 
 def last_error(events: Sequence[Event], codec: Codec) -> LastError | None:
@@ -191,7 +204,9 @@ def _stands(case: Case, found: Standing) -> list[str]:
         said.append(_wait(wait, case))
     if len(found.waits) > WAITS_MAX:
         said.append(f"It waits for {len(found.waits) - WAITS_MAX} more.")
-    if not found.waits:
+    said += _out(case, found)
+    said += case.look.sentences(case.record)
+    if not (found.waits or case.look.tasks or case.record.queued):
         last = case.kept.events[-1].at_us if case.kept.events else case.record.created_at_us
         after = f"after line {found.after_line}" if found.after_line else "at its beginning"
         doing = (
@@ -204,6 +219,16 @@ def _stands(case: Case, found: Standing) -> list[str]:
     return said
 
 
+def _out(case: Case, found: Standing) -> list[str]:
+    """The steps that are out at queues, and that nothing else tells of."""
+    told = {wait.id for wait in found.waits}
+    left = [task for task in case.look.tasks if task.step not in told]
+    said = [
+        f"It waits for step {task.name!r} ({task.step}), {case.look.task(task, True)}." for task in left[:WAITS_MAX]
+    ]
+    return said + ([f"{len(left) - WAITS_MAX:,} more of its steps are out at queues."] if len(left) > WAITS_MAX else [])
+
+
 def _wait(wait: Wait, case: Case) -> str:
     where = f" at line {wait.line}" if wait.line else ""
     if wait.file and wait.line:
@@ -213,16 +238,16 @@ def _wait(wait: Wait, case: Case) -> str:
         for_what += f", run {wait.child},"
     said = f"{for_what} since {_ago(wait.since_us, case.now_us)}"
     if wait.until_us is not None:
-        until = (
-            "the next attempt is due" if wait.attempts else "it is over" if wait.kind != "receive" else "it times out"
-        )
+        ends = {"receive": "it times out", "step": "it is given up"}.get(wait.kind, "it is over")
+        until = "the next attempt is due" if wait.attempts else ends
         said += f"; {until} {_when(wait.until_us, case.now_us)}"
     if wait.attempts:
         of = f" of {wait.attempts_max}" if wait.attempts_max else ""
         said += f", after {wait.attempts}{of} attempt{'s' * (wait.attempts != 1)} that failed"
     if wait.began:
         said += "; an attempt that may be made once has begun, and its outcome is not known"
-    return said + "."
+    task = case.look.task_of(wait.id)
+    return said + (f"; it is {case.look.task(task)}." if task is not None else ".")
 
 
 def _error(case: Case, error: LastError | None) -> list[str]:
@@ -244,7 +269,7 @@ def _who(case: Case) -> list[str]:
     record = case.record
     if not record.status.open:
         return []
-    said = [f"{_holder(case)}." if record.owner else "No engine has claimed it."]
+    said = [] if record.queued else [f"{_holder(case)}." if record.owner else "No engine has claimed it."]
     if record.deaths:
         times = "once" if record.deaths == 1 else f"{record.deaths} times"
         said.append(f"A process died {times} while it was active, with nothing recorded since.")
@@ -299,7 +324,10 @@ def _advice(case: Case, found: Standing, error: LastError | None) -> list[Advice
         what = "start a worker, since what is due is not acted on"
         advice.append(Advice(what=what, command=case.command("dalsegno", "worker", app=True)))
     advice += [one for wait in found.waits[:WAITS_MAX] if (one := _for(wait, case)) is not None]
-    if not found.waits and not found.by_code and case.app is None:
+    for what, typed in case.look.remedies(record):
+        advice.append(Advice(what=what, command=case.command(*typed, app=typed[1] == "worker")))
+    known = bool(found.waits or case.look.tasks or record.queued)
+    if not known and not found.by_code and case.app is None:
         what = "ask again with its code, which knows"
         advice.append(Advice(what=what, command=case.command("replay", "why", record.run_id, app=True)))
     return advice
@@ -386,7 +414,7 @@ def _for(wait: Wait, case: Case) -> Advice | None:
     if wait.kind == "callback":
         command = case.command("replay", "show", case.record.run_id, "--payloads")
         return Advice(what=f"whoever has the token of callback {wait.id} is to complete it", command=command)
-    if wait.kind == "step" and wait.attempts:
+    if wait.kind == "step" and wait.attempts and case.look.task_of(wait.id) is None:
         command = case.command("replay", "show", case.record.run_id)
         return Advice(what=f"mend what {wait.name!r} fails of before its attempts are used up", command=command)
     return None
@@ -419,5 +447,6 @@ def why_data(found: Why, codec: Codec) -> dict[str, Any]:
         "lease_valid": found.lease_is_valid,
         "claim": found.record.epoch,
         "deaths": found.record.deaths,
+        **found.look.data(found.record),
         "advice": [attrs.asdict(one) for one in found.advice],
     }

@@ -12,7 +12,9 @@ from typing import Final
 
 import attrs
 
+from dalsegno.core.queues import QueueState
 from dalsegno.core.store import Backend, RunRecord, Status
+from dalsegno.tools.queues import queue_states
 
 WINDOWS: Final = {"minute": 60_000_000, "hour": 3_600_000_000, "day": 86_400_000_000}
 
@@ -61,6 +63,8 @@ class Stats:
     bytes_per_event: float | None
     started: dict[str, int]
     ended: dict[str, int]
+    queues: tuple[QueueState, ...] = ()
+    at_us: int = 0
 
 
 def measure(store: Backend, records: Iterable[RunRecord], now_us: int) -> Stats:
@@ -88,6 +92,8 @@ def measure(store: Backend, records: Iterable[RunRecord], now_us: int) -> Stats:
             name: sum(r.closed_at_us is not None and now_us - r.closed_at_us <= span for r in kept)
             for name, span in WINDOWS.items()
         },
+        queues=tuple(queue_states(store)),
+        at_us=now_us,
     )
 
 

@@ -13,6 +13,7 @@ from dalsegno.tools.explaining import Case, why, why_data
 from dalsegno.tools.exported import cut_data
 from dalsegno.tools.forms import run_data
 from dalsegno.tools.options import RunName, app_option, command_help, json_option, now_us, show, show_json, store_option
+from dalsegno.tools.queued import Look
 from dalsegno.tools.stores import find_run, read_run
 from dalsegno.tools.text import clean
 
@@ -27,7 +28,9 @@ from dalsegno.tools.text import clean
         '{"run": as in ls, "text", "waits": [{"id", "kind", "name", "line", "file", "source", "since", "until", '
         '"attempts", "attempts_max", "began", "error", "child"}], "after_line", "by_code", "problem", "last_error": '
         '{"event", "what", "name", "error", "at", "attempts", "cause", "line"} or null, "owner", '
-        '"lease_valid", "claim", "deaths", "advice": [{"what", "command"}], "cut"}.',
+        '"lease_valid", "claim", "deaths", "queue": the one it waits in to begin, or null, "tasks": [{"id", "name", '
+        '"queue", "key", "priority", "attempt", "since", "owner", "lease_valid", "taken", "deaths", "holds"}], '
+        '"workers": that are alive, "advice": [{"what", "command"}], "cut"}.',
     ),
 )
 @click.argument("run", type=RunName())
@@ -42,6 +45,8 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
         kept = read_run(opened, find_run(opened, run))
         inbox = opened.inbox(kept.record.number)
         leases = {lease.owner: lease for lease in opened.leases()}
+        now = now_us()
+        look = Look.at(opened, kept.record, leases, now)
         cut = cut_data(opened)
     definition, problem = None, ""
     if loaded is not None and kept.unreadable is None:
@@ -53,13 +58,14 @@ def why_run(run: str, app: str | None, store: str | None, json_wanted: bool) -> 
         Case(
             kept=kept,
             inbox=inbox,
-            now_us=now_us(),
+            now_us=now,
             codec=codec,
             definition=definition,
             problem=problem,
             app=app,
             store=store,
             lease=leases.get(kept.record.owner),
+            look=look,
         )
     )
     if json_wanted:

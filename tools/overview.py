@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dalsegno.core.store import Status
+from dalsegno.tools.queues import queue_data, queues_table, without_idle_twins
 from dalsegno.tools.render import STATUS_STYLES, table, text
 from dalsegno.tools.text import clean, clock, duration, iso, size
 from dalsegno.tools.troubles import Failing
@@ -23,11 +24,12 @@ NAME_MAX: Final = 32
 
 def overview(frame: Frame, url: str, height: int | None = None) -> RenderableType:
     """A frame as it fits on so many lines."""
-    needs = [min(ROWS, len(one)) for one in (frame.workflows, frame.failing, frame.waiting)]
+    queues = without_idle_twins(frame.queues)
+    needs = [min(ROWS, len(one)) for one in (frame.workflows, queues, frame.failing, frame.waiting)]
     if height is not None:
         needs = shared(needs, height - HEAD_LINES - TABLE_LINES * sum(map(bool, needs)))
     parts: list[RenderableType] = [_head(frame, url), _statuses(frame), _rates(frame)]
-    for rows, drawn in zip(needs, (_workflows, _failing, _waiting), strict=True):
+    for rows, drawn in zip(needs, (_workflows, _queues, _failing, _waiting), strict=True):
         if rows:
             parts += [Text(""), drawn(frame, rows)]
     return Group(*parts)
@@ -94,6 +96,12 @@ def _workflows(frame: Frame, rows: int) -> RenderableType:
         ]
         made.add_row(text(name, limit=NAME_MAX), *cells)
     return Group(made, *_more(len(by_size) - rows))
+
+
+def _queues(frame: Frame, rows: int) -> RenderableType:
+    """The fullest first."""
+    fullest = sorted(without_idle_twins(frame.queues), key=lambda state: -(state.waiting + state.at_work))
+    return Group(queues_table(fullest[:rows], frame.at_us), *_more(len(fullest) - rows))
 
 
 def _failing(frame: Frame, rows: int) -> RenderableType:
@@ -168,6 +176,7 @@ def frame_data(frame: Frame, url: str) -> dict[str, Any]:
             for one in frame.waiting
         ],
         "failing": [_failing_data(one) for one in frame.failing],
+        "queues": [queue_data(state) for state in frame.queues],
     }
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import click
-from rich.console import RenderableType
 from rich.table import Table
 
 from dalsegno.core.errors import BadOption
@@ -117,11 +116,6 @@ def queues_table(states: Sequence[QueueState], now_us: int) -> Table:
             text(written(state.limits), "" if has_limits(state) else "dim", None),
         )
     return made
-
-
-def queues_report(states: Sequence[QueueState], now_us: int) -> list[RenderableType]:
-    """The same below other tables; nothing where there are no queues."""
-    return [queues_table(without_idle_twins(states), now_us)] if states else []
 
 
 def has_limits(state: QueueState) -> bool:

@@ -127,7 +127,8 @@ main.add_command(top_of_store)
         "replay stats --store lmdb:./orders",
         'With --json: {"store": the store\'s own counts, "all" and "workflows": {name: {"runs", "statuses", "success", '
         '"took_us": {"least", "median", "p95", "most"}}}, "events", "events_per_run", "bytes_per_run", '
-        '"bytes_per_event", "started" and "ended": {"minute", "hour", "day"}, "cut"}.',
+        '"bytes_per_event", "started" and "ended": {"minute", "hour", "day"}, "queues": as in '
+        '`dalsegno queues`, "cut"}.',
     ),
 )
 @store_option

@@ -14,6 +14,7 @@ from rich.text import Text
 from dalsegno.core.events import Event
 from dalsegno.tools.comparing import Comparison, Difference, Pair, Timings, timings
 from dalsegno.tools.measuring import Share, Spread, Stats
+from dalsegno.tools.queues import queue_data, queues_table, without_idle_twins
 from dalsegno.tools.render import NAME_MAX, table, text
 from dalsegno.tools.text import clean, counted, duration, size
 from dalsegno.tools.timeline import words
@@ -245,7 +246,12 @@ def stats_report(stats: Stats) -> list[RenderableType]:
         took = share.took_us
         times = [duration(v) for v in (took.median, took.p95, took.most)] if took else ["", "", ""]
         made.add_row(text(name), f"{share.runs:,}", _percent(share.success), *times, _counts(share))
-    return [facts, Text(""), made] if stats.workflows else [facts]
+    parts: list[RenderableType] = [facts]
+    if stats.workflows:
+        parts += [Text(""), made]
+    if stats.queues:
+        parts += [Text(""), queues_table(without_idle_twins(stats.queues), stats.at_us)]
+    return parts
 
 
 def _counts(share: Share) -> str:
@@ -268,4 +274,5 @@ def _spread(spread: Spread | None, form: Any) -> str:
 
 def stats_data(stats: Stats) -> dict[str, Any]:
     """What `stats --json` prints."""
-    return attrs.asdict(stats)
+    figures = attrs.asdict(stats, filter=lambda field, _: field.name not in ("queues", "at_us"))
+    return figures | {"queues": [queue_data(state) for state in stats.queues]}

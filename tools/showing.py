@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import click
+from rich.text import Text
 
 from dalsegno.core.errors import BadOption
 from dalsegno.core.values.codec import Codec
@@ -36,10 +37,13 @@ from dalsegno.tools.options import (
 )
 from dalsegno.tools.page.contents import Contents
 from dalsegno.tools.page.document import document
+from dalsegno.tools.queued import Look
 from dalsegno.tools.render import payload_lines, row_data, run_head
 from dalsegno.tools.stores import find_run
+from dalsegno.tools.text import clean
 from dalsegno.tools.timeline import Timeline
 
+TASKS_SHOWN = 5
 LEVELS_ON_PAGE = 3
 LEVELS_IN_TERMINAL = 0
 """Levels of children that are shown unless `--children` says otherwise. A page folds them away."""
@@ -91,6 +95,7 @@ def show_run(
     now = now_us()
     with reading(store) as opened:
         root = family(opened, find_run(opened, run), now, Limits(depth=levels), loaded)
+        look = Look.at(opened, root.record, {lease.owner: lease for lease in opened.leases()}, now)
         cut = cut_data(opened)
     if around is not None and around >= len(root.kept.events):
         raise BadOption(f"--around {around}: the history has {len(root.kept.events)} events, numbered from 0")
@@ -103,8 +108,17 @@ def show_run(
         show_json(family_data(root, codec, payloads, cut))
         return
     below = [line for member in root.all() for line in payload_lines(member.line.rows, codec)] if payloads else []
-    show_long(run_head(root.record, len(root.kept.records), root.published, codec), drawing_of(root, codec), *below)
+    head = run_head(root.record, len(root.kept.records), root.published, codec)
+    show_long(head, *_out(look), drawing_of(root, codec), *below)
     _tell_what_is_missing(root, levels)
+
+
+def _out(look: Look) -> list[Text]:
+    """The steps of the run that are out at queues."""
+    lines = [f"step {task.name!r} ({task.step}) is {look.task(task, True)}" for task in look.tasks[:TASKS_SHOWN]]
+    if (more := len(look.tasks) - TASKS_SHOWN) > 0:
+        lines.append(f"{more:,} more steps are out at queues")
+    return [Text(clean(line), style="yellow") for line in lines]
 
 
 def _near(line: Timeline, around: int) -> Timeline:

@@ -52,7 +52,7 @@ LEAVE: Final = frozenset("qQ")
 @click.command(
     "top",
     help=command_help(
-        "Watch a store: rates, runs by status and workflow, which runs wait longest, which steps fail.",
+        "Watch a store: rates, runs by status and workflow, queues, which runs wait longest, which steps fail.",
         "replay top --store lmdb:./orders",
         "q or Ctrl-C leaves. It only reads; a frame costs what has happened since the last one and some 40 ms, and "
         "nothing in a calm. With --once, or where the output is no terminal, it prints one frame, and with --interval "
@@ -60,7 +60,8 @@ LEAVE: Final = frozenset("qQ")
         'With --json: {"at", "store", "runs", "counted", "complete": whether all runs have been counted, "statuses": '
         '{status: runs}, "file_bytes", "rates": null or {"over_s", "started", "closed", "steps", "events"} a second, '
         '"workflows": {name: {status: runs}}, "waiting": [{"run_id", "workflow", "since", "for"}], "failing": '
-        '[{"workflow", "step", "retrying": runs, "attempts", "failed", "error", "run_id", "at"}], "cut"}; with '
+        '[{"workflow", "step", "retrying": runs, "attempts", "failed", "error", "run_id", "at"}], '
+        '"queues": as in `dalsegno queues`, "cut"}; with '
         "--interval or --count such an object on each line.",
     ),
 )

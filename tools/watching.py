@@ -28,8 +28,10 @@ import attrs
 from dalsegno.core.errors import DecodeError, StoreDamaged
 from dalsegno.core.events import Event, StepCompleted, StepFailed
 from dalsegno.core.history import decode_history
+from dalsegno.core.queues import QueueState
 from dalsegno.core.store import Backend, RunRecord, Status
 from dalsegno.core.values.codec import Codec
+from dalsegno.tools.queues import queue_states
 from dalsegno.tools.standing import Standing, standing
 from dalsegno.tools.stores import PAGE, read_run
 from dalsegno.tools.timeline import as_far_as_readable
@@ -82,6 +84,7 @@ class Frame:
     workflows: dict[str, dict[str, int]]
     waiting: tuple[Waiting, ...]
     failing: tuple[Failing, ...]
+    queues: tuple[QueueState, ...] = ()
 
 
 @attrs.define
@@ -118,6 +121,7 @@ class Watch:
         self._hot: Sequence[int] = ()
         self._token: object = self  # like nothing a store answers
         self._stats: dict[str, int] = {}
+        self._queues: tuple[QueueState, ...] = ()
         self._newest = self._below = 0  # runs below this number are still to be counted
         self._open_at_first = self._started = self._steps = self._events = self._failed_read = 0
         self._minute = [0, 0]
@@ -141,7 +145,7 @@ class Watch:
     def _take_stock(self) -> None:
         """Read what is new, and what may have changed at once."""
         first = not self._stats
-        self._stats = self._store.stats()
+        self._stats, self._queues = self._store.stats(), tuple(queue_states(self._store))
         if first:
             newest = self._store.runs(limit=1)
             self._newest = newest[0].number if newest else 0
@@ -322,6 +326,7 @@ class Watch:
             workflows=dict(sorted(workflows.items())),
             waiting=self._rows,
             failing=self._troubles.rows(self._codec, ROWS),
+            queues=self._queues,
         )
 
     def _rates(self, now_us: int) -> Rates | None:

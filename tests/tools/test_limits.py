@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import pytest
 from click.shell_completion import CompletionItem
@@ -10,7 +12,7 @@ from dalsegno import BadOption, Queue, Rate
 from dalsegno.core.store import open_store
 from dalsegno.tools.limits import Change, LimitsOf, changed, parse_change, written
 
-TYPED = {
+TYPED: dict[str, dict[str, Any]] = {
     "mail=concurrency:2": {"concurrency": 2},
     "mail=per-key:1,concurrency:2": {"per_key": 1, "concurrency": 2},
     "mail=rate:10/60": {"rate": Rate(count=10, per=60)},
