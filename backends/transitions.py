@@ -12,7 +12,7 @@ below it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import attrs
@@ -109,16 +109,18 @@ class Batch:
 
     def finish(self) -> None:
         """Write the counters that moved, and how queues stand."""
-        for kept in (self._tasks, self._places):
-            for lane in () if kept is None else kept.lanes():
-                self._finish_lane(lane)
+        if self._tasks is not None:
+            self._finish_lanes(self._tasks.lanes())
+        if self._places is not None:
+            self._finish_lanes(self._places.lanes())
         for key, value in self._counters.items():
             self._put(key, seal(key, value.to_bytes(8, "big")))
 
-    def _finish_lane(self, lane: Lane) -> None:
-        lane.finish()
-        if lane.new:
-            self.use_queues()
+    def _finish_lanes(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            lane.finish()
+            if lane.new:
+                self.use_queues()
 
     def use_queues(self) -> None:
         """Something of queues is written: releases that know nothing of them have to leave this store alone."""

@@ -18,7 +18,8 @@ and before a transition puts its own `tasks`. So a line never has to be searched
 `per_key` binds what comes to the line from then on: what stands there stays. `rate` is a bucket of tokens: it holds
 `count`, gets `count` in every `per` seconds, evenly, and a task takes one, also if it is given back; it is full at
 first and when another rate is declared. What is to wait (`not_before_us` above 0) stands aside until a `take` of that
-time or later takes something of its queue; all that is due then enters the line first, by time and number.
+time or later takes something of its queue; what is due then enters the line first, by time and number (`LOOK_THROUGH`
+at a time).
 """
 
 from __future__ import annotations
