@@ -299,10 +299,16 @@ class Requests:
     def _side_effect(self, run: LiveRun, act: Activation, waiting: Waiting) -> None:
         assert isinstance(waiting.command, SideEffect)
         codec, result, error = self._around.codec, b"", b""
-        try:
-            result = codec.encode(waiting.command.fn())
-        except Exception as raised:
-            error = codec.encode_error(raised)
+        fn = waiting.command.fn
+
+        def look() -> None:
+            nonlocal result, error
+            try:
+                result = codec.encode(fn())
+            except Exception as raised:
+                error = codec.encode_error(raised)
+
+        run.watched(look)
         act.urgent = True
         run.happened(
             SideEffectRecorded(self._now(), waiting.id, waiting.name, waiting.digest, waiting.line, result, error)

@@ -61,7 +61,7 @@ GIVE_UP_US = 3_000_000
 
 CORE = os.path.dirname(os.path.dirname(__file__))
 PACKAGE = os.path.dirname(CORE)
-DRIVER = os.path.join(CORE, "interpreter")
+DRIVERS = (os.path.join(CORE, "interpreter"), os.path.join(CORE, "engine"))
 LIBRARIES = ("<frozen ", *{sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")})
 DEBUGGERS = ("bdb.py", "pdb.py", "pydevd.py", "pydevd_frame.py")
 SWALLOWS = ("weakref.py", "_weakrefset.py")
@@ -218,7 +218,7 @@ def take_one() -> None:
 def workflow_code(frame: FrameType | None) -> list[FrameType]:
     """The frames on top of those that drive a workflow, innermost first; none while these are at work themselves."""
     found: list[FrameType] = []
-    while frame is not None and not frame.f_code.co_filename.startswith(DRIVER):
+    while frame is not None and not frame.f_code.co_filename.startswith(DRIVERS):
         found.append(frame)
         frame = frame.f_back
     return found if frame is not None else []

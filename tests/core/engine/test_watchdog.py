@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from dalsegno import Engine, Flow, Now, Receive, Run, RunBlocked, Status, StoreError, step, workflow
+from dalsegno import Engine, Flow, Now, Receive, Run, RunBlocked, SideEffect, Status, StoreError, step, workflow
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.engine import watchdog
 from dalsegno.core.engine.edge import SystemClock
@@ -327,6 +327,28 @@ def test_code_that_yields_without_ever_waiting_is_blocked():
         with pytest.raises(RunBlocked, match="without a yield, at"):
             run.result(timeout=60)
         assert steps_recorded(run) == 1
+
+
+def looks_for_ever() -> None:
+    """No cheap look."""
+    while not MAY_END.is_set():
+        pass
+
+
+@workflow
+def looks() -> Flow[None]:
+    """Asks for a side effect that never ends."""
+    yield work(1)
+    yield SideEffect(looks_for_ever)
+
+
+def test_a_side_effect_without_an_end_is_interrupted():
+    """It is code of the workflow's as well: the run is blocked, with the line."""
+    with Engine("memory:", workflows=[looks], watchdog=0.1, durable=1, step_threads=1) as engine:
+        run = engine.start(looks)
+        with pytest.raises(RunBlocked, match=f"without a yield, at .*{Path(__file__).name}.* in looks_for_ever"):
+            run.result(timeout=60)
+        assert [type(event).__name__ for event in run.history()] == ["RunStarted", "StepCompleted"]
 
 
 def test_a_run_whose_thread_is_given_up_is_set_aside_when_the_store_takes_it():
