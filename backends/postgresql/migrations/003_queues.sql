@@ -226,6 +226,8 @@ CREATE FUNCTION free_places(gone_queues text[], gone_kinds text[], gone_hashes u
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     one record;
+    standing_ integer;
+    held_ integer;
     told boolean := channel = '';
 BEGIN
     UPDATE queues AS q SET at_work = q.at_work - g.ended
@@ -238,17 +240,20 @@ BEGIN
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     LOOP
         UPDATE queue_keys AS k SET standing = k.standing - one.stood, held = k.held - one.held
-            WHERE k.queue = one.queue AND k.kind = one.kind AND k.key_hash = one.key_hash;
-        DELETE FROM queue_keys AS k WHERE k.queue = one.queue AND k.kind = one.kind AND k.key_hash = one.key_hash
-            AND k.standing = 0 AND k.held = 0;
-        IF EXISTS (SELECT FROM queues AS q WHERE q.name = one.queue AND q.kind = one.kind
-            AND (q.per_key IS NOT NULL OR q.concurrency IS NOT NULL)) THEN
+            WHERE k.queue = one.queue AND k.kind = one.kind AND k.key_hash = one.key_hash
+            RETURNING k.standing, k.held INTO standing_, held_;
+        IF standing_ = 0 AND held_ = 0 THEN
+            DELETE FROM queue_keys AS k
+                WHERE k.queue = one.queue AND k.kind = one.kind AND k.key_hash = one.key_hash;
+        ELSIF held_ > 0 THEN
             PERFORM line_up(one.queue, one.kind, one.key_hash);
-            IF NOT told AND EXISTS (SELECT FROM tasks AS t
+        END IF;
+        IF NOT told AND EXISTS (SELECT FROM queues AS q WHERE q.name = one.queue AND q.kind = one.kind
+                AND (q.per_key IS NOT NULL OR q.concurrency IS NOT NULL))
+            AND EXISTS (SELECT FROM tasks AS t
                 WHERE t.kind = one.kind AND t.queue = one.queue AND t.state = 'line') THEN
-                PERFORM pg_notify(channel, '');
-                told := true;
-            END IF;
+            PERFORM pg_notify(channel, '');
+            told := true;
         END IF;
     END LOOP;
 END $$;
