@@ -12,18 +12,14 @@ below it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from zlib import crc32
 
 import attrs
-import msgspec
 
 from dalsegno.backends import layout, records
-from dalsegno.backends.heads import Known
-from dalsegno.backends.keyvalue import KeyValueTransaction
+from dalsegno.backends.holding import Holding
 from dalsegno.backends.layout import HISTORY, INBOX, NEWS, PUBLISHED, RUN, run_bytes, seq_bytes
-from dalsegno.backends.places import Places
-from dalsegno.backends.queueing import Lane
 from dalsegno.backends.records import (
     CLOSED_FROM,
     CODE_OF,
@@ -36,16 +32,12 @@ from dalsegno.backends.records import (
     WAKE,
     seal,
     unpack_header,
-    unseal,
 )
-from dalsegno.backends.tasks import Tasks
 from dalsegno.core.errors import StoreDamaged
-from dalsegno.core.queues import Queue
 from dalsegno.core.store import (
     APPLIED,
     Applied,
     Created,
-    Lease,
     Message,
     NewRun,
     Refusal,
@@ -71,119 +63,10 @@ def is_news(t: Transition, seq: int, message: bytes) -> bool:
     return message[0] != WAKE and seq > t.seen and seq not in t.consumed
 
 
-class Batch:
-    """The changes of one write transaction. Call `finish` before the transaction's `commit`.
+class Batch(Holding):
+    """Creating, applying, sending. Call `finish` before the transaction's `commit`."""
 
-    `at_us` is the time that messages carry.
-    """
-
-    __slots__ = ("_at_us", "_counters", "_get", "_known", "_places", "_put", "_tasks", "_txn")
-
-    def __init__(self, txn: KeyValueTransaction, at_us: int = 0, known: Known | None = None) -> None:
-        self._txn = txn
-        self._at_us = at_us
-        self._get = txn.get
-        self._put = txn.put
-        self._counters: dict[bytes, int] = {}
-        self._known: Known = {} if known is None else known
-        self._tasks: Tasks | None = None
-        self._places: Places | None = None
-
-    @property
-    def tasks(self) -> Tasks:
-        """The tasks of this transaction."""
-        if self._tasks is None:
-            self._tasks = Tasks(self._txn, self._next)
-        return self._tasks
-
-    @property
-    def places(self) -> Places:
-        """The places of runs of this transaction."""
-        if self._places is None:
-            self._places = Places(self._txn, self._may_begin)
-        return self._places
-
-    def _may_begin(self, run: int) -> bool:
-        record = self.intact_record(run)
-        return record is not None and record.queued
-
-    def finish(self) -> None:
-        """Write the counters that moved, and how queues stand."""
-        if self._tasks is not None:
-            self._finish_lanes(self._tasks.lanes())
-        if self._places is not None:
-            self._finish_lanes(self._places.lanes())
-        for key, value in self._counters.items():
-            self._put(key, seal(key, value.to_bytes(8, "big")))
-
-    def _finish_lanes(self, lanes: Iterable[Lane]) -> None:
-        for lane in lanes:
-            lane.finish()
-            if lane.new:
-                self.use_queues()
-
-    def use_queues(self) -> None:
-        """Something of queues is written: releases that know nothing of them have to leave this store alone."""
-        key = layout.FORMAT_KEY
-        found = self._get(key)
-        number, made_with = msgspec.msgpack.decode(unseal(key, found)) if found is not None else (0, "")
-        if number < layout.FORMAT:
-            self._put(key, seal(key, msgspec.msgpack.encode([layout.FORMAT, made_with])))
-
-    def _next(self, key: bytes) -> int:
-        """The next number of a counter. Numbers are never given twice, also not after their holder is deleted."""
-        value = self._counters.get(key)
-        if value is None:
-            record = self._get(key)
-            value = 0 if record is None else layout.number(unseal(key, record))
-        self._counters[key] = value + 1
-        return value + 1
-
-    def _raise(self, key: bytes, least: int) -> None:
-        """Have a counter go on from `least`, if it is not beyond that."""
-        self._counters[key] = max(least, self._next(key) - 1)
-
-    # --- looking ---------------------------------------------------------------------------------------------------
-
-    def record(self, run: int) -> RunRecord | None:
-        """The record of a run. Raises `StoreDamaged`."""
-        if not 0 < run <= layout.RUN_MAX:
-            return None
-        key = RUN + run_bytes(run)
-        value = self._get(key)
-        return None if value is None else records.unpack_run_record(run, unseal(key, value))
-
-    def intact_record(self, run: int) -> RunRecord | None:
-        """The same, or None where it is damaged."""
-        try:
-            return self.record(run)
-        except StoreDamaged:
-            return None
-
-    def find(self, workflow_id: str, generation: int | None = None) -> RunRecord | None:
-        """The newest run of an id, or that generation of it. Raises `StoreDamaged`."""
-        run = self.find_number(workflow_id, generation)
-        if run is None:
-            return None
-        found = self.record(run)
-        if found is None:
-            raise records.damaged(layout.id_prefix(workflow_id), f"names run {run}, which has no record")
-        return found
-
-    def find_number(self, workflow_id: str, generation: int | None = None) -> int | None:
-        """The number of a run by its id. Raises `StoreDamaged` if the index is."""
-        if workflow_id_problem(workflow_id):
-            return None
-        prefix = layout.id_prefix(workflow_id)
-        if generation is None:
-            for key, value in self._txn.scan(prefix, layout.after(prefix), reverse=True):
-                return layout.number(unseal(key, value))
-            return None
-        if not 0 <= generation <= layout.INDEX_MAX:
-            return None
-        key = prefix + layout.index_bytes(generation)
-        found = self._get(key)
-        return None if found is None else layout.number(unseal(key, found))
+    __slots__ = ()
 
     # --- creating --------------------------------------------------------------------------------------------------
 
@@ -224,13 +107,6 @@ class Batch:
         elif not new.owner and record.status.open:
             self._wake(run, new.created_at_us)
         return record
-
-    def _wake(self, run: bytes, at_us: int) -> None:
-        self._deliver(run, records.pack_message("wake", "", b"", False, at_us))
-
-    def _put_record(self, record: RunRecord, run: bytes) -> None:
-        key = RUN + run
-        self._put(key, seal(key, records.pack_run_record(record)))
 
     def _append(self, run: bytes, head: int, events: Sequence[bytes]) -> None:
         put, prefix = self._put, HISTORY + run
@@ -486,13 +362,6 @@ class Batch:
         value = self._get(key)
         return None if value is None else layout.number(value[: -records.CHECKSUM_BYTES])
 
-    def _deliver(self, run: bytes, body: bytes) -> None:
-        seq = seq_bytes(self._next(layout.NEXT_SEQ_KEY))
-        key = INBOX + run + seq
-        self._put(key, seal(key, body))
-        key = NEWS + seq
-        self._put(key, seal(key, run))
-
     def _take(self, run: bytes, seq: int) -> None:
         """Remove a message. One that is not in this run's inbox is left alone: its news are another's."""
         if not 0 < seq <= layout.SEQ_MAX:
@@ -511,67 +380,3 @@ class Batch:
             self._txn.delete(key)
             deadline, text = key[len(prefix) : len(prefix) + 8], key[len(prefix) + 8 :]
             self._txn.delete(layout.BY_DEADLINE + deadline + run + text)
-
-    # --- holding ---------------------------------------------------------------------------------------------------
-
-    def claim(self, number: int, owner: str) -> RunRecord | None:
-        """Give an open run to `owner`, unless another one has it whose lease is there. A run whose record is damaged is
-        left where it is, like one that is gone."""
-        record = self.intact_record(number)
-        if record is None or not record.status.open or record.queued:
-            return None
-        another = record.owner not in ("", owner)
-        if another and self._get(layout.lease_key(record.owner)) is not None:
-            return None
-        died = record.active and another
-        claimed = attrs.evolve(record, epoch=record.epoch + 1, owner=owner, deaths=record.deaths + died)
-        self._put_record(claimed, run_bytes(number))
-        return claimed
-
-    def release(self, number: int, owner: str) -> None:
-        """Take a run from `owner`, if it is theirs."""
-        record = self.intact_record(number)
-        if record is not None and record.owner == owner and record.status.open:
-            self._put_record(attrs.evolve(record, owner=""), run_bytes(number))
-
-    # --- leases ----------------------------------------------------------------------------------------------------
-
-    def lease(self, owner: str) -> Lease | None:
-        """The lease of an owner. Raises `StoreDamaged`."""
-        key = layout.lease_key(owner)
-        value = self._get(key)
-        return None if value is None else records.unpack_lease(unseal(key, value))
-
-    def lend(self, owner: str, length_us: int, now_us: int) -> None:
-        """Give an owner a lease, or his lease its next number."""
-        key, number = layout.lease_key(owner), self._next(layout.NEXT_LEASE_KEY)
-        lease = Lease(owner=owner, length_us=length_us, number=number, renewed_us=now_us)
-        self._put(key, seal(key, records.pack_lease(lease)))
-
-    def end_lease(self, owner: str) -> None:
-        """Take an owner's lease from him, and the tasks he has."""
-        self._txn.delete(layout.lease_key(owner))
-        self.tasks.end_owner(owner)
-
-    # --- queues ----------------------------------------------------------------------------------------------------
-
-    def admit(self, queues: Sequence[str], limit: int, now_us: int) -> list[int]:
-        """Let runs begin; answers their numbers."""
-        admitted = self.places.admit(queues, limit, now_us)
-        for number in admitted:
-            run, record = run_bytes(number), self.record(number)
-            assert record is not None  # the places asked for it
-            self._put_record(attrs.evolve(record, queued=False, active=True), run)
-            self._txn.delete(layout.status_key(CODE_OF[record.status], False, run))
-            status_key = layout.status_key(CODE_OF[record.status], True, run)
-            self._put(status_key, seal(status_key, b""))
-            self._wake(run, now_us)
-        return admitted
-
-    def declare(self, queue: Queue) -> None:
-        """Have limits hold for both queues of a name. Raises `StoreDamaged`."""
-        for kept in (self.places, self.tasks):
-            lane = kept.lane(queue.name)
-            if not lane.intact:
-                raise records.damaged(lane.key)
-            lane.declare(queue)
