@@ -13,7 +13,7 @@ import logging
 import time
 from typing import Any
 
-from dalsegno.core.engine.observing import Observer, Outcome
+from dalsegno.core.engine.observing import Attempt, Observer, Outcome
 from dalsegno.core.engine.vitals import Vitals
 from dalsegno.core.engine.whereabouts import identities, named
 from dalsegno.core.errors import DecodeError
@@ -85,6 +85,19 @@ class RunLog(Observer):
         level = logging.WARNING if status is Status.FAILED else logging.INFO
         extra = {**named(run), "status": status.value, "seconds": seconds}
         log.log(level, "run %s %s", clean(run.run_id), status.value, extra=extra)
+
+    def step_started(self, attempt: Attempt, waited: float) -> None:
+        if attempt.queued_us is None:
+            return
+        extra = {
+            "workflow_id": attempt.run.workflow_id,
+            "run_id": attempt.run_id,
+            "step": attempt.step,
+            "attempt": attempt.attempt,
+            "queue": attempt.queue,
+            "seconds": max(0, attempt.at_us - attempt.queued_us) / 1e6,
+        }
+        log.debug("step %s begins, out of queue %s", clean(attempt.step), clean(attempt.queue), extra=extra)
 
     def step_ended(self, outcome: Outcome) -> None:
         extra: dict[str, Any] = {

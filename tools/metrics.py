@@ -81,7 +81,7 @@ class Metrics(Observer):
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = given = registry or CollectorRegistry()
-        self._workflow, self._step, self._error = Names(), Names(), Names()
+        self._workflow, self._step, self._error, self._queue = Names(), Names(), Names(), Names()
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"dalsegno_{name}", about, labels, registry=given)
@@ -98,6 +98,9 @@ class Metrics(Observer):
         self._attempts = counter("step_attempts", "Attempts of steps whose outcome is durable.", "step", "outcome")
         self._step_s = histogram("step_seconds", "What one attempt of a step takes.", WORK, "step")
         self._wait_s = histogram("step_wait_seconds", "How long a body waits for a thread.", FAST)
+        self._task_wait_s = histogram(
+            "task_wait_seconds", "From a step's being queued to its beginning.", WORK, "queue"
+        )
         self._write_s = histogram("write_seconds", "From a write's queueing until it is durable.", FAST, "what")
         self._flush_s = histogram("flush_seconds", "One commit of the store: a checkpoint's latency.", FAST)
         self._flush_n = histogram("flush_writes", "Writes that share one commit.", COUNTS)
@@ -156,6 +159,9 @@ class Metrics(Observer):
 
     def step_started(self, attempt: Attempt, waited: float) -> None:
         self._wait_s.observe(waited)
+        if attempt.queued_us is not None:  # clocks of two machines may differ
+            waited = max(0, attempt.at_us - attempt.queued_us) / 1e6
+            self._task_wait_s.labels(self._queue(attempt.queue)).observe(waited)
 
     def step_ended(self, outcome: Outcome) -> None:
         name = self._step(outcome.step)

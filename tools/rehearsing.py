@@ -192,7 +192,7 @@ class Stage:
                     self.record(ev.SignalSent(*self.mark(waiting), command.workflow_id))
             case "child" if waiting.child_id is None:
                 self.record(ev.ChildStarted(*self.mark(waiting), f"(rehearsed {waiting.id})"))
-            case "sleep" | "sleep until" | "receive" if waiting.deadline_us is None:
+            case "sleep" | "sleep until" | "receive" | "step" if waiting.deadline_us is None:
                 self.set_timer(waiting)
 
     def set_timer(self, waiting: Waiting) -> None:
@@ -200,7 +200,7 @@ class Stage:
         command: Any = waiting.command
         if waiting.kind == "sleep until":
             deadline = round(command.moment.timestamp() * 1e6)
-        elif (seconds := command.duration if waiting.kind == "sleep" else command.timeout) is None:
+        elif (seconds := _bound(waiting)) is None:
             return
         else:
             deadline = self.now_us + round(seconds * 1e6)
@@ -252,6 +252,21 @@ class Stage:
                 self.record(ev.RunContinued(now, end.id, end.payload))
 
 
+def _bound(waiting: Waiting) -> float | None:
+    """After how many seconds a command ends by itself."""
+    command: Any = waiting.command
+    if waiting.kind == "step":
+        seconds = command.options.total_timeout
+    else:
+        seconds = command.duration if waiting.kind == "sleep" else command.timeout
+    return None if seconds is None else float(seconds)
+
+
+def _ends_by_itself(waiting: Waiting) -> bool:
+    """Whether only its time is waited for. A step or a signal that has a deadline is to have an outcome before."""
+    return waiting.deadline_us is not None and waiting.kind not in ("receive", "step")
+
+
 def rehearse(
     definition: WorkflowDefinition[Any, Any],
     codec: Codec,
@@ -301,16 +316,16 @@ def _next(stage: Stage, known: Mapping[str, Known]) -> bool:
         stage.sources["history"] += 1
         return True
     for name, ask in known.items():
-        if name == "asked" and any(one.deadline_us is not None and one.kind != "receive" for one in waiting):
+        if name == "asked" and any(map(_ends_by_itself, waiting)):
             continue  # what ends by itself need not be asked for first
         for one in waiting:
-            if one.deadline_us is not None and one.kind != "receive":
+            if _ends_by_itself(one):
                 continue
             if (instead := ask(one)) is not None:
                 stage.answer(one, instead)
                 stage.sources[name] += 1
                 return True
-    timers = [one for one in waiting if one.deadline_us is not None]
+    timers = [one for one in waiting if one.deadline_us is not None and one.kind != "step"]
     if not timers:
         return False
     first = min(timers, key=lambda one: one.deadline_us or 0)

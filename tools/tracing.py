@@ -18,8 +18,8 @@ from __future__ import annotations
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -71,6 +71,8 @@ class Held:
     span: Span
     steps: dict[str, Span] = attrs.field(factory=dict)
     error: bytes = b""
+    guest: bool = False
+    """Whether it is here only for a task that came out of a queue: its run is traced by another worker."""
 
     @property
     def context(self) -> SpanContext:
@@ -104,7 +106,9 @@ class Tracing(Observer):
 
     def step_started(self, attempt: Attempt, waited: float) -> None:
         with self._changing:
+            guest = bool(attempt.queue) and attempt.run_id not in self._held
             held = self._hold(attempt.run)
+            held.guest = held.guest or guest
             if attempt.id not in held.steps:
                 held.steps[attempt.id] = self._begin_step(held, attempt)
 
@@ -113,7 +117,21 @@ class Tracing(Observer):
             span = self._hold(attempt.run).steps.get(attempt.id)
         if span is None:
             return None
-        return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        current = trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        return self._visiting(attempt, current) if attempt.queue else current
+
+    @contextmanager
+    def _visiting(self, attempt: Attempt, current: AbstractContextManager[object]) -> Iterator[None]:
+        """The body of a task: what it traces lies below its step's span, which the worker of its run hands over. Of
+        another worker's run nothing is held when the body has ended."""
+        with current:
+            yield
+        with self._changing:
+            held = self._held.get(attempt.run_id)
+            if held is not None and held.guest:
+                held.steps.pop(attempt.id, None)
+                if not held.steps:
+                    del self._held[attempt.run_id]
 
     def step_ended(self, outcome: Outcome) -> None:
         with self._changing:

@@ -24,18 +24,23 @@ from dalsegno.core.engine.committer import Write
 from dalsegno.core.engine.edge import Clock
 from dalsegno.core.engine.live import Activation, LiveRun
 from dalsegno.core.engine.vitals import Vitals
-from dalsegno.core.errors import BadOption
+from dalsegno.core.errors import BadOption, DalsegnoError
 from dalsegno.core.events import Event, StepAttemptFailed, StepCompleted, StepFailed
 from dalsegno.core.history import decode_event
 from dalsegno.core.options import several
-from dalsegno.core.store import Message, NewRun, RunRecord, Status
+from dalsegno.core.queues import Task
+from dalsegno.core.store import Backend, Message, NewRun, RunRecord, Status
 
 log = logging.getLogger("dalsegno.engine")
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class Attempt:
-    """One attempt of one step, begun at `at_us`. `id` is the command's id in the history; attempts count from 1."""
+    """One attempt of one step, begun at `at_us`. `id` is the command's id in the history; attempts count from 1.
+
+    With `queue`, it waited there for a worker since `queued_us`, by the clock of whoever put it there, and its run may
+    be another worker's: that one hears of the outcome.
+    """
 
     run: RunRecord = attrs.field(eq=False)
     run_id: str
@@ -43,6 +48,8 @@ class Attempt:
     step: str
     attempt: int
     at_us: int = attrs.field(eq=False)
+    queue: str = ""
+    queued_us: int | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -150,6 +157,7 @@ class Observers:
             for hook in HOOKS
         }
         self._complained: set[str] = set()
+        self._store: Backend | None = None
         self._wants_outcomes = bool(self._told["step_ended"])
         self._wants_events = self._wants_outcomes or bool(self._told["recorded"])
         self._jobs: dict[Job, int] = {}  # since when each waits; in the order they came
@@ -164,6 +172,11 @@ class Observers:
             if not isinstance(each, Observer):
                 raise BadOption(f"observers=[…] takes objects whose class derives from dalsegno.Observer, not {each!r}")
         return cls(tuple(given), clock) if given else None
+
+    def opened(self, vitals: Vitals) -> None:
+        """An engine begins."""
+        self._store = vitals.store
+        self.tell("opened", vitals)
 
     def tell(self, hook: str, *facts: Any) -> None:
         """Call a method of every observer."""
@@ -267,17 +280,37 @@ class Observers:
     def started(self, job: Job) -> Attempt:
         """A body begins, here or elsewhere."""
         now_us = self._clock.steady_us()
-        record: RunRecord = job.run.record
+        task: Task | None = getattr(job.run, "task", None)
         attempt = Attempt(
-            run=record,
-            run_id=record.run_id,
+            run=job.run.record if task is None else self._run_of(task),
+            run_id=job.run.run_id,
             id=job.id,
             step=job.name,
             attempt=job.attempt,
             at_us=self._clock.now_us(),
+            queue="" if task is None else task.queue,
+            queued_us=None if task is None else task.at_us,
         )
         self.tell("step_started", attempt, (now_us - self._jobs.pop(job, now_us)) / 1e6)
         return attempt
+
+    def _run_of(self, task: Task) -> RunRecord:
+        """The run of a task, which may be another worker's, from the store; as far as the task knows it, if the store
+        does not answer or has purged it meanwhile."""
+        try:
+            found = None if self._store is None else self._store.record(task.run)
+        except DalsegnoError:
+            found = None
+        return found or RunRecord(
+            number=task.run,
+            workflow_id=task.workflow_id,
+            generation=task.generation,
+            workflow="",
+            status=Status.RUNNING,
+            active=False,
+            created_at_us=task.at_us,
+            digest=b"",
+        )
 
     def _end(self, held: list[AbstractContextManager[object]]) -> None:
         for around in reversed(held):

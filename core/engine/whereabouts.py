@@ -23,6 +23,7 @@ from typing import Any, overload
 
 from dalsegno.core.engine.bodies import current_job
 from dalsegno.core.events import Event
+from dalsegno.core.queues import Task
 from dalsegno.core.store import RunRecord, Status
 
 
@@ -86,11 +87,17 @@ _here: ContextVar[Place] = ContextVar("dalsegno_place")
 def identities() -> dict[str, Any]:
     """The run, and in a step's body the step and the attempt, that the calling code belongs to; empty outside of both.
 
-    The keys are `workflow_id`, `run_id`, `workflow`, `step` and `attempt`.
+    The keys are `workflow_id`, `run_id`, `workflow`, `step` and `attempt`; of a step that came out of a queue, `queue`
+    and `task`, its number there, and no `workflow`, which its run's worker knows.
     """
     job = current_job()
     if job is not None:
-        return {**named(job.run.record), "step": job.name, "attempt": job.attempt}
+        about = {"step": job.name, "attempt": job.attempt}
+        task: Task | None = getattr(job.run, "task", None)
+        if task is None:
+            return {**named(job.run.record), **about}
+        run = {"workflow_id": task.workflow_id, "run_id": job.run.run_id}
+        return {**run, **about, "queue": task.queue, "task": task.number}
     place = _here.get(None)
     return {} if place is None else named(place.record)
 

@@ -169,7 +169,7 @@ class Works:
             vitals = vitals_of(
                 self.loop, self.committer, observed, self.elsewhere, durable=self.durable, step=self.steps
             )
-            observed.tell("opened", vitals)
+            observed.opened(vitals)
 
     def elsewhere(self) -> dict[str, int]:
         """How many bodies are at work outside of the step crew, by where they are."""

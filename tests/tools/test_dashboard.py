@@ -41,7 +41,7 @@ async def listens() -> None:
 def fine() -> Flow[None]:
     """Ends well."""
     yield from tries(1)
-    yield from listens()
+    yield from listens.options(queue="mail")()
     yield from Sleep(timedelta(milliseconds=1))
 
 

@@ -172,6 +172,15 @@ def test_what_waits_in_the_stores_queues_is_told():
     assert found["dalsegno_store_queue_waiting", "run", "mail"] == 0
 
 
+def test_how_long_a_step_waits_in_a_queue_is_told():
+    """From being put there to its beginning, by queue."""
+    metrics = Metrics()
+    with Engine("memory:", workflows=[mails], observers=[metrics]) as engine:
+        engine.start(mails).result(timeout=60)
+        found = figures(metrics)
+    assert found["dalsegno_task_wait_seconds_count", "mail"] == 1
+
+
 class Counting(MemoryBackend):
     """Counts how often it is asked for its figures, and fails when told to."""
 

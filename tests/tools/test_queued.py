@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from dalsegno import Client, Engine, Queue, Rate
+from dalsegno.core.events import TimerSet
 from dalsegno.core.queues import QueueState, Task
 from dalsegno.core.store import Lease, open_store
 from dalsegno.tools.checking import tasks_out_of_place
@@ -167,3 +168,34 @@ def test_top_and_stats_show_queues(run_replay: Cli, out: str):
         ][-2:] == ["mail steps 3", "reports runs 1"]
         data = json.loads(run_replay(command, "--store", out, "--json").stdout)
         assert [(one["name"], one["waiting"]) for one in data["queues"]] == [("mail", 3), ("reports", 1)]
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> str:
+    """A store with a run whose queued steps, each with a total_timeout, have ended."""
+    url = f"lmdb:{tmp_path}/sent"
+    with Engine(url, workflows=[mailer.letters], steps=mailer.STEPS) as engine:
+        engine.start(mailer.letters, ["ann", "bob"], id="letters-1").result(timeout=10)
+    return url
+
+
+def test_queued_steps_are_rehearsed(run_replay: Cli, sent: str):
+    """A rehearsal takes the outcomes of queued steps from the history, sets the timers of their total_timeout as the
+    engine does, and comes to the same end."""
+    app = ("--app", "tests.tools.mailer", "--store", sent)
+    told = json.loads(run_replay("fork", "letters-1", "--at", "1", *app, "--dry-run", "--json").stdout)
+    assert (told["ended"], told["outcomes"]["history"], told["diff"]["divergences"]) == (True, 3, [])
+    assert sum("TimerSet" in str(event) for event in told["history"]) == 2
+
+
+def test_a_step_is_not_rehearsed_into_its_time_out(run_replay: Cli, sent: str):
+    """A queued step whose outcome is not known is asked for: virtual time does not make it one that took too long."""
+    app = ("--app", "tests.tools.mailer", "--store", sent)
+    with open_store(sent) as store:
+        record = store.find("letters-1")
+        assert record is not None
+        at = 1 + max(index for index, event in enumerate(read_run(store, record).events) if isinstance(event, TimerSet))
+    run_replay("fork", "letters-1", "--at", str(at), "--id", "cut-1", *app)
+    told = json.loads(run_replay("fork", "cut-1", "--at", str(at), *app, "--dry-run", "--json", code=2).stdout)
+    assert not told["ended"]
+    assert "no outcome is known for" in told["stopped"]

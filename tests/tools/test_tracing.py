@@ -269,3 +269,29 @@ def test_without_an_sdk_nothing_is_traced_and_nothing_fails():
     """The API alone has tracers that do nothing; so has an engine whose provider is not set."""
     with Simulation([child], observers=[Tracing(trace.NoOpTracerProvider()), Tracing()]) as simulation:
         simulation.start(child).result()
+
+
+def test_a_step_out_of_a_queue_lies_in_the_trace_of_its_run(tmp_path: Path):
+    """What its body traces, at a worker that has not the run, lies below the step's span, which the run's own worker
+    hands over; the other one holds nothing afterwards."""
+    mover, doer = Traces(), Traces()
+
+    @step(queue="far")
+    def far() -> None:
+        with doer.provider.get_tracer("library").start_as_current_span("query"):
+            pass
+
+    @workflow
+    def sends_away() -> Flow[None]:
+        yield from far()
+
+    with (
+        Engine(f"lmdb:{tmp_path}", workflows=[sends_away], serve=["other"], observers=[mover.observer]) as engine,
+        Engine(f"lmdb:{tmp_path}", steps=[far], observers=[doer.observer]),
+    ):
+        engine.start(sends_away, id="away").result(timeout=10)
+    run, asked, query = mover.spans()["sends_away"], mover.spans()["far"], doer.spans()["query"]
+    assert (ids(query)[0], above(query)) == ids(asked)
+    assert (ids(asked)[0], above(asked)) == ids(run)
+    assert list(doer.spans()) == ["query"]
+    assert doer.observer._held == {}

@@ -16,6 +16,7 @@ from dalsegno import Codec, Engine, Flow, Observer, Receive, Retry, Sleep, Statu
 from dalsegno.backends.memory import MemoryBackend
 from dalsegno.core.engine.observing import HOOKS, Attempt, Outcome
 from dalsegno.core.engine.vitals import Vitals
+from dalsegno.core.engine.whereabouts import identities
 from dalsegno.core.errors import BadOption, StoreFull
 from dalsegno.core.events import Event
 from dalsegno.core.history import decode_history
@@ -403,3 +404,31 @@ def test_code_that_is_interrupted_is_told_of_once():
     assert (struck, blocked) == ("endless#1", "endless#1")
     assert "without a yield" in reason
     assert why == reason
+
+
+def test_a_step_out_of_a_queue_is_told_with_its_run():
+    """Whoever runs it hears of the run as the store has it, the queue, and since when it waited there."""
+    heard: list[Attempt] = []
+
+    class Listening(Observer):
+        def step_started(self, attempt: Attempt, waited: float) -> None:
+            heard.append(attempt)
+
+    @step(queue="far")
+    def far() -> dict[str, Any]:
+        return identities()
+
+    @workflow
+    def sends_away() -> Flow[dict[str, Any]]:
+        return (yield from far())
+
+    with Simulation([sends_away], observers=[Listening()]) as simulation:
+        run = simulation.start(sends_away, id="away")
+        named = run.result()
+    (attempt,) = heard
+    assert (attempt.run.workflow, attempt.run.created_at_us) == ("sends_away", run.record.created_at_us)
+    assert (attempt.run_id, attempt.queue) == ("away#1", "far")
+    assert attempt.queued_us is not None
+    assert attempt.queued_us <= attempt.at_us
+    about = {"workflow_id": "away", "run_id": "away#1", "step": "far", "attempt": 1, "queue": "far", "task": 1}
+    assert named == about
