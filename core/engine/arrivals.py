@@ -13,7 +13,7 @@ import attrs
 
 from dalsegno.core.engine.bodies import Job, judge
 from dalsegno.core.engine.ending import Ended
-from dalsegno.core.engine.live import Activation, LiveRun, timers_of
+from dalsegno.core.engine.live import Activation, LiveRun, grown, timers_of
 from dalsegno.core.engine.outcomes import unpack_outcome
 from dalsegno.core.engine.requests import Requests
 from dalsegno.core.engine.surroundings import RUN_DEADLINE, Surroundings
@@ -202,7 +202,7 @@ class Arrivals:
         it is thought over with that in mind."""
         options = self._requests.job(run, waiting, waiting.attempt + 1).options
         self._requests.end_task(run, act, waiting.id)
-        act.also.tasks_withdrawn.append(waiting.id)
+        act.also.tasks_withdrawn = grown(act.also.tasks_withdrawn, waiting.id)
         limit = "" if options.start_timeout is None else f" of {options.start_timeout:g} s"
         error = TimedOut(
             f"step {waiting.name!r}: no worker began it within its start_timeout{limit}, in queue {options.queue!r}",

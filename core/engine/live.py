@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.events import Event, RunStarted
@@ -18,6 +18,8 @@ from dalsegno.core.history import encode_event
 from dalsegno.core.interpreter import Continued, Interpreter, Waiting
 from dalsegno.core.queues import NewTask
 from dalsegno.core.store import Message, NewRun, RunRecord, Status, Transition
+
+T = TypeVar("T")
 
 STUBBORN: list[Interpreter] = []
 """Interpreters whose code would not be put away. They live as long as the process: if they were collected, Python would
@@ -31,6 +33,14 @@ def put_away(interpreter: Interpreter) -> None:
 
 
 NO_IDS: frozenset[str] = frozenset()
+
+
+def grown(items: Sequence[T], item: T) -> list[T]:
+    """A sequence with one more item, to be put in its place: the same list, or a first one."""
+    if type(items) is list:
+        items.append(item)
+        return items
+    return [*items, item]
 
 
 class Also:
@@ -62,9 +72,9 @@ class Also:
         self.children: list[NewRun] = []
         self.published: dict[str, bytes] = {}
         self.checkpoints: list[str] = []
-        self.tasks: list[NewTask] = []
-        self.tasks_dropped: list[str] = []
-        self.tasks_withdrawn: list[str] = []
+        self.tasks: Sequence[NewTask] = ()
+        self.tasks_dropped: Sequence[str] = ()
+        self.tasks_withdrawn: Sequence[str] = ()
         self.status: Status | None = None
         self.reason: str | None = None
         self.closed_at_us: int | None = None

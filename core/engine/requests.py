@@ -12,7 +12,7 @@ from typing import Any
 
 from dalsegno.core.commands import Receive, RunStep, Send, SideEffect, Sleep, SleepUntil, StartChild
 from dalsegno.core.engine.bodies import Job
-from dalsegno.core.engine.live import Activation, LiveRun
+from dalsegno.core.engine.live import Activation, LiveRun, grown
 from dalsegno.core.engine.surroundings import Surroundings, child_id
 from dalsegno.core.errors import BadOption, RunConflict, SendFailed, StepOutcomeUnknown, StoreDamaged, WorkflowError
 from dalsegno.core.events import (
@@ -152,7 +152,8 @@ class Requests:
             )
         start_us = now_us + round(options.delay * 1e6) if options.delay and not waiting.attempt else 0
         act.urgent = True
-        act.also.tasks.append(
+        act.also.tasks = grown(
+            act.also.tasks,
             NewTask(
                 queue=queue,
                 step=waiting.id,
@@ -165,7 +166,7 @@ class Requests:
                 once=options.once,
                 not_before_us=start_us,
                 at_us=now_us,
-            )
+            ),
         )
         if options.start_timeout is not None:
             act.also.timers_set.append(((start_us or now_us) + round(options.start_timeout * 1e6), f"s:{waiting.id}"))
@@ -190,7 +191,7 @@ class Requests:
         act.bodies = [body for body in act.bodies if body.id != id]
         if id in run.tasks:
             self.end_task(run, act, id)
-            act.also.tasks_dropped.append(id)  # noted only for the moment, or in the store: there it is the same
+            act.also.tasks_dropped = grown(act.also.tasks_dropped, id)
             act.urgent = True
         if waiting.retry_at_us is not None:
             act.also.timers_cleared.append((waiting.retry_at_us, f"r:{id}"))
