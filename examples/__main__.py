@@ -11,7 +11,7 @@ import sys
 
 from dalsegno import StoreError
 
-RUNNABLE = ("hello", "on_dask", "on_ray", "pipeline", "provision", "wages")
+RUNNABLE = ("hello", "on_dask", "on_ray", "pipeline", "provision", "seals", "wages")
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def test_an_unknown_example_is_one_sentence(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (
         1,
-        "usage: python -m dalsegno.examples {hello,pipeline,provision,wages} …\n",
+        "usage: python -m dalsegno.examples {hello,on_dask,on_ray,pipeline,provision,seals,wages} …\n",
     )
 
 
