@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -141,8 +142,17 @@ def _due(one: Waiting, frame: Frame) -> str:
 
 
 def waits_for(one: Waiting) -> list[str]:
-    """What its history says a run waits for."""
-    found = [wait.what if not wait.attempts else f"{wait.what} to be retried" for wait in one.standing.waits]
+    """What its history says a run waits for, and what is out at queues."""
+    if one.queue:
+        return [f"its turn in queue {one.queue!r}"]
+    ids = {task.step for task in one.tasks}
+    out = Counter((task.name, task.queue) for task in one.tasks)
+    found = [
+        f"step {name!r} at queue {queue!r}" if count == 1 else f"{count:,} of step {name!r} at queue {queue!r}"
+        for (name, queue), count in out.items()
+    ]
+    waits = [wait for wait in one.standing.waits if wait.id not in ids]
+    found += [wait.what if not wait.attempts else f"{wait.what} to be retried" for wait in waits]
     after = one.standing.after_line
     return found or [f"a message, after line {after}" if after else "a message"]
 

@@ -71,7 +71,7 @@ class Look:
 
     def task(self, task: Task, dated: bool = False) -> str:
         """Where a task is."""
-        about = [f"since {clock(task.at_us)[:19]} ({duration(max(self.now_us - task.at_us, 0))} ago)"] if dated else []
+        about = [f"since {clock(task.at_us)[:19]}, {duration(max(self.now_us - task.at_us, 0))} ago"] if dated else []
         about += [f"key {task.key!r}"] if task.key else []
         about += [f"priority {task.priority}"] if task.priority else []
         about += [f"attempt {task.attempt}"] if task.attempt > 1 else []

@@ -28,7 +28,7 @@ import attrs
 from dalsegno.core.errors import DecodeError, StoreDamaged
 from dalsegno.core.events import Event, StepCompleted, StepFailed
 from dalsegno.core.history import decode_history
-from dalsegno.core.queues import QueueState
+from dalsegno.core.queues import QueueState, Task
 from dalsegno.core.store import Backend, RunRecord, Status
 from dalsegno.core.values.codec import Codec
 from dalsegno.tools.queues import queue_states
@@ -61,12 +61,15 @@ class Rates:
 
 @attrs.frozen(kw_only=True)
 class Waiting:
-    """An open run with nothing in flight, and the time of its last event."""
+    """An open run with nothing in flight here, and the time of its last event. `queue` is the one it waits in to
+    begin, `tasks` are its steps that are out at queues."""
 
     run_id: str
     workflow: str
     since_us: int
     standing: Standing
+    queue: str = ""
+    tasks: tuple[Task, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -297,6 +300,8 @@ class Watch:
                 workflow=seen.record.workflow,
                 since_us=seen.last_us,
                 standing=self._standings[seen.record.number][1],
+                queue=seen.record.queue if seen.record.queued else "",
+                tasks=tuple(self._store.tasks_of(seen.record.number)),
             )
             for seen in oldest
         )

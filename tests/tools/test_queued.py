@@ -63,7 +63,7 @@ def test_where_a_task_is():
     assert here.task(task(key="a", priority=-2)) == "at queue 'mail' (key 'a', priority -2), and no worker has taken it"
     assert here.task(task(owner="here:1:aa")) == "at queue 'mail', at work at here:1:aa, whose lease is valid"
     assert "others put it back in line; 2 of its workers died" in gone.task(task(owner="here:1:aa", deaths=2))
-    assert "(5.00 s ago), attempt 3)" in here.task(task(attempt=3), dated=True)
+    assert "5.00 s ago, attempt 3)" in here.task(task(attempt=3), dated=True)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_would_help(found: Look, command: str):
 def out(tmp_path: Path) -> str:
     """A store with a run whose three steps wait at a queue, one of them for its second attempt, and a queued run."""
     url = f"lmdb:{tmp_path}/mail"
-    with Engine(url, workflows=[mailer.letters], steps=[mailer.plain], serve=["other"]) as engine:
+    with Engine(url, workflows=[mailer.letters], steps=mailer.STEPS, serve=["other"]) as engine:
         run = engine.start(mailer.letters, ["ann", "bob", "alf"], id="letters-1")
         while len(engine.backend.tasks_of(run.record.number)) < 3:
             pass
@@ -168,6 +168,15 @@ def test_top_and_stats_show_queues(run_replay: Cli, out: str):
         ][-2:] == ["mail steps 3", "reports runs 1"]
         data = json.loads(run_replay(command, "--store", out, "--json").stdout)
         assert [(one["name"], one["waiting"]) for one in data["queues"]] == [("mail", 3), ("reports", 1)]
+
+
+def test_top_says_what_is_out(run_replay: Cli, out: str):
+    """A run that waits longest waits for its steps that are out, or for its turn."""
+    waiting = json.loads(run_replay("top", "--store", out, "--json").stdout)["waiting"]
+    assert {one["run_id"]: one["for"] for one in waiting} == {
+        "letters-1#1": ["3 of step 'send' at queue 'mail'"],
+        "report-1#1": ["its turn in queue 'reports'"],
+    }
 
 
 @pytest.fixture
