@@ -13,6 +13,7 @@ from dalsegno.core.queues import QueueState
 from dalsegno.core.store import open_store
 from dalsegno.tools import operate, queues
 from dalsegno.tools.app import load_app
+from tests.postgresql_server import Server
 from tests.tools import mailer
 from tests.tools.conftest import Cli
 
@@ -174,3 +175,22 @@ def test_queues_of_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "twice_declared.py").write_text(source)
     with pytest.raises(BadOption, match=r"b is a second Queue\('q'\)"):
         load_app("twice_declared")
+
+
+def test_on_postgresql(run_dalsegno: Cli, run_replay: Cli, postgresql: Server):
+    """The same on a server: places at a start, limits that are changed, what holds a run, and workers apart."""
+    url = postgresql.schema()
+    run_dalsegno("start", "report", "1", "--id", "report-1", "--key", "b", *APP, "--store", url)
+    run_dalsegno("start", "letters", '["ann", "bob"]', "--id", "letters-1", *APP, "--store", url)
+    run_dalsegno("queues", "--set", "reports=concurrency:1", "--store", url)
+    assert "It has not begun" in run_replay("why", "report-1", "--store", url).stdout
+    with Engine(url, workflows=[mailer.letters, mailer.report], step_threads=0):
+        run_dalsegno("worker", *APP, "--durable", "0", "--limit", "mail=per-key:1", "--store", url, "--until-done")
+    data = json.loads(run_dalsegno("queues", "--store", url, "--json").stdout)["queues"]
+    assert {(one["name"], one["limits"]["concurrency"], one["waiting"]) for one in data if one["kind"] == "step"} == {
+        ("mail", 2, 0), ("reports", 1, 0),
+    }  # fmt: skip
+    with Client(url) as client:
+        assert client.get("letters-1").result(timeout=10) == ["to ann", "to bob"]
+        assert client.get("report-1").result(timeout=10) == 2
+    assert run_replay("check", "--store", url).exit_code == 0
