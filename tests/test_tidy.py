@@ -75,6 +75,10 @@ IMPORTS_IN_FUNCTIONS_ALLOWED: dict[tuple[str, str], str] = {
     # Start-up: together these are more than a third of what `import dalsegno` would take, and few programs need them.
     ("core/store.py", "importlib.metadata"): "10 ms; only opening a store by URL looks at entry points",
     ("core/engine/run.py", "asyncio"): "13 ms; only who awaits a run has it, and has imported it already",
+    (
+        "core/engine/worker.py",
+        "dalsegno.core.engine.executors",
+    ): "concurrent.futures' threads; only for an executor",
     ("core/engine/worker.py", "dalsegno.core.engine.async_bodies"): "asyncio again; only for `async def` steps",
     ("core/engine/worker.py", "dalsegno.core.engine.sweeping"): "cattrs again; only where something is to be deleted",
     ("core/values/codec.py", "dalsegno.core.values.loose"): "cattrs, 12 ms; only for payloads given as JSON",

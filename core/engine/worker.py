@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Self, Unpack
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.clockwork import TICK_S
 from dalsegno.core.engine.crew import Crew
-from dalsegno.core.engine.executors import ExecutorBodies, told_apart
 from dalsegno.core.engine.live import STUBBORN, LiveRun, is_loaded
+from dalsegno.core.engine.loop import Loop
+from dalsegno.core.engine.surroundings import Surroundings
 from dalsegno.core.engine.watchdog import WATCHDOG_S, Watchdog
 from dalsegno.core.engine.works import CommonOptions, WorkerOptions, Works
 from dalsegno.core.errors import BadOption, StoreError
@@ -34,6 +35,7 @@ from dalsegno.core.store import Backend
 
 if TYPE_CHECKING:
     from dalsegno.core.engine.async_bodies import AsyncBodies
+    from dalsegno.core.engine.executors import ExecutorBodies
 
 GRACE_S = 10.0
 STEP_THREADS = 16
@@ -99,8 +101,7 @@ class Worker(Works):
         retention_or_none(retention)
         whole("durable", durable, least=0)
         whole("step_threads", step_threads, least=0)
-        if executor is not None:
-            told_apart(executor)  # before a store is opened
+        makes_elsewhere = None if executor is None else _bodies_on(executor)  # looked at before a store is opened
         limit_s = None if watchdog is None else duration("watchdog", watchdog, least=WATCHDOG_LEAST_S)
         self._grace, self._capacity = duration("grace", grace), max(CAPACITY_LEAST, 2 * step_threads)
         if not durable + step_threads:
@@ -126,7 +127,7 @@ class Worker(Works):
             self.loop.watchdog = self.clockwork.watchdog = dog
         self._async: AsyncBodies | None = None
         self._starting_async = threading.Lock()
-        self._executor = ExecutorBodies(executor, self.around, self.loop) if executor is not None else None
+        self._executor = makes_elsewhere and makes_elsewhere(self.around, self.loop)
         self._alarm = threading.Event()
         self._stop_listening: Callable[[], object] | None = None
         self._stopping = False
@@ -316,3 +317,12 @@ def retention_or_none(given: Retention | None) -> Retention | None:
     """What says how long runs are kept, if anything does. Raises `BadOption`."""
     takes = "a Retention, like retention=Retention(completed=timedelta(days=7))"
     return None if given is None else instance("retention", given, Retention, takes)
+
+
+def _bodies_on(executor: Executor | Callable[[], Executor]) -> Callable[[Surroundings, Loop], ExecutorBodies]:
+    """What has bodies run on an executor that was given. Raises `BadOption` for what is none."""
+    from dalsegno.core.engine.executors import ExecutorBodies as On
+    from dalsegno.core.engine.executors import told_apart
+
+    told_apart(executor)
+    return partial(On, executor)

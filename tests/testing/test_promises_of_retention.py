@@ -259,7 +259,8 @@ class TestG14:
         looked at as it happens, and in the end the same runs are left. (Every seventh; at night, each.)"""
         store = copy()
         points = sweep(store).visits
-        pins = [pin for visit in points if visit.name != "store.release" for pin in visit.pins()]
+        at_the_end = ("store.release", "store.leave")  # when all is healed
+        pins = [pin for visit in points if visit.name not in at_the_end for pin in visit.pins()]
         assert len(pins) > 600
         assert {"store.purge", "store.history", "store.runs", "store.find"} <= {visit.name for visit in points}
         stride = 1 if os.environ.get("DALSEGNO_PROFILE") == "night" else 7
