@@ -117,11 +117,13 @@ def forked(
     next_seq = max((getattr(event, "seq", 0) for event in events), default=0) + 1
     if at < len(events):
         command, event = _command_of(events[at], next_seq, at), events[at]
-        if isinstance(event, ev.TimerSet) and instead.how == "skip":
+        if isinstance(event, ev.TimerSet) and event.kind == "step":
+            command = attrs.evolve(command, kind="step")  # it bounds all of a step, which can have any outcome
+        elif isinstance(event, ev.TimerSet) and instead.how == "skip":
             return [*events[:at], attrs.evolve(event, deadline_us=event.at_us), ev.TimerFired(event.at_us, event.id)]
     elif waiting is not None:
         command = _command_waiting(waiting, next_seq, max(event.at_us for event in events))
-        if waiting.deadline_us is not None and instead.how == "skip":
+        if waiting.deadline_us is not None and waiting.kind != "step" and instead.how == "skip":
             return [*events, ev.TimerFired(command.at_us, waiting.id)]
     else:
         raise BadOption(
@@ -137,7 +139,8 @@ def _outcome(command: Command, instead: Instead, codec: Codec, at: int) -> list[
     make = _OUTCOMES.get((command.kind, how))
     if make is None:
         can = sorted({f"--{way}" for kind, way in _OUTCOMES if kind == command.kind})
-        what = "the deadline passed" if command.kind == "fired" else f"a {command.kind} {command.name!r}".rstrip(" '")
+        named = f"a {command.kind} {command.name!r}" if command.name else f"a {command.kind}"
+        what = "the deadline passed" if command.kind == "fired" else named
         raise BadOption(
             f"--{how} does not fit event {at}: there {what}, for which there is {' or '.join(can) or 'none'}"
         )

@@ -207,6 +207,8 @@ def _add(lane: Lane, row: Row, following: Row | None) -> None:
     """One event of a command: a span where it has a length, a point where it has none and tells something new."""
     event = (lane.run, row.index)
     lane.events.append(event)
+    if row.kind is Kind.STEP and lane.kind == Kind.WAIT.value:  # what bounds all of a step comes before its attempts
+        lane.kind, lane.name = row.kind.value, row.name
     lane.line, lane.tries = row.line or lane.line, max(lane.tries, row.attempt or 0)
     begins = row.event in _BEGIN
     if not begins or row.ended_us is None:

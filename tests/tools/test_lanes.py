@@ -70,6 +70,15 @@ def test_attempts_share_a_lane_with_the_waits_between():
     assert [span.event for span in lane.spans] == [(0, 1), (0, 1), (0, 2), (0, 2), (0, 3)]
 
 
+def test_a_step_with_a_bound_is_a_step():
+    """The timer of a total_timeout comes first, and makes no wait of a step; what passes before its attempt is one."""
+    bound = ev.TimerSet(BEGAN + 10, "1", "step", "charge", b"", 7, BEGAN + 900)
+    (lane,) = lanes_of(bound, step("1", "charge", 40, 70, "receipt"), ev.TimerCancelled(BEGAN + 70, "1"))
+    assert (lane.name, lane.kind) == ("charge", "step")
+    assert spans(lane)[-1] == ("work", 40, 70)
+    assert spans(lane)[0][:2] == ("wait", 10)
+
+
 def test_a_step_that_may_run_once_is_one_span():
     """The start of a `once=True` step and its outcome are the same stretch; without an outcome it is still open."""
     began = ev.StepStarted(BEGAN + 10, "1", "label", b"digest", 7, 1)

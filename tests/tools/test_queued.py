@@ -208,3 +208,31 @@ def test_a_step_is_not_rehearsed_into_its_time_out(run_replay: Cli, sent: str):
     told = json.loads(run_replay("fork", "cut-1", "--at", str(at), *app, "--dry-run", "--json", code=2).stdout)
     assert not told["ended"]
     assert "no outcome is known for" in told["stopped"]
+
+
+@pytest.mark.parametrize("event", ["TimerSet", "StepCompleted"])
+def test_a_bounded_step_is_forked_with_another_outcome(run_replay: Cli, sent: str, event: str):
+    """At the timer of its total_timeout or at its end a step can be given another outcome; the fork ends with it."""
+    with open_store(sent) as store:
+        record = store.find("letters-1")
+        assert record is not None
+        events = read_run(store, record).events
+    at = next(i for i, one in enumerate(events) if type(one).__name__ == event and getattr(one, "id", "") == "2.1")
+    call = (
+        "fork",
+        "letters-1",
+        "--at",
+        str(at),
+        "--id",
+        "other",
+        "--set",
+        'result="lost"',
+        "--app",
+        "tests.tools.mailer",
+    )
+    told = json.loads(run_replay(*call, "--dry-run", "--store", sent, "--json").stdout)
+    assert told["ended"]
+    run_replay(*call, "--store", sent)
+    with Engine(sent, workflows=[mailer.letters], steps=mailer.STEPS) as engine:
+        assert engine.get("other").result(timeout=10) == ["lost", "to bob"]
+    assert run_replay("check", "--store", sent).exit_code == 0
