@@ -2,7 +2,7 @@
 
     $ python -m dalsegno.examples seals --store lmdb:./seals
     asyncio 33, email 29, http 5, json 5: 72 files, in ./seals-sums
-    the first package was sealed after 25 files; as they came, it would have been after 33
+    the first package was done after 18 files; as they came, it would have been after 33
 
 One process only moves the workflow (`step_threads=0`), the other one only runs steps (`durable=0`): start more of the
 latter, and it goes faster. Killed and started again, it goes on where it stood.
@@ -94,16 +94,23 @@ def workers(store: str, *kinds: str) -> Iterator[list[subprocess.Popen[bytes]]]:
                 one.terminate()
 
 
+def read_before(run: Run[dict[str, str]]) -> int:
+    """How many files were read when the first package had been read wholly."""
+    branches = []
+    for event in run.history():
+        if type(event).__name__ == "StepCompleted" and getattr(event, "name", "") == "checksum":
+            branches.append(getattr(event, "id", "").split(".")[1])  # the package's branch of the All
+    return min(len(branches) - branches[::-1].index(branch) for branch in set(branches))
+
+
 def story(run: Run[dict[str, str]], into: str) -> list[str]:
     """What is to be told of a run: how much was read, and how much of it before the first package was done."""
-    done = [getattr(event, "name", "") for event in run.history() if type(event).__name__ == "StepCompleted"]
-    before = done[: done.index("seal")].count("checksum")
     sums = {name: len(Path(into, f"{name}.sha256").read_text("utf-8").splitlines()) for name in run.result()}
     counts = ", ".join(f"{name} {count}" for name, count in sums.items())
     first = next(iter(sums.values()))
     return [
-        f"{counts}: {done.count('checksum')} files, in {into}",
-        f"the first package was sealed after {before} files; as they came, it would have been after {first}",
+        f"{counts}: {sum(sums.values())} files, in {into}",
+        f"the first package was done after {read_before(run)} files; as they came, it would have been after {first}",
     ]
 
 
