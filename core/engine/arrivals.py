@@ -151,8 +151,15 @@ class Arrivals:
             assert job.result is not None
             if not job.options.idempotent:
                 act.urgent = True
-            said = (job.id, job.name, waiting.digest, waiting.line, job.attempt, job.took_us, job.result)
-            self._record(run, act, StepCompleted(self._now(), *said))
+            now_us = self._around.clock.now_us()
+            event = StepCompleted(
+                now_us, job.id, job.name, waiting.digest, waiting.line, job.attempt, job.took_us, job.result
+            )
+            if not run.paused:  # written out, as it is done for every step
+                run.happened(event)
+                self._requests.settle(run, act)
+                return
+            self._record(run, act, event)
         else:
             act.urgent = True
             self._failed(run, act, job, job.error, waiting)

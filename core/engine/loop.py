@@ -77,7 +77,7 @@ class Loop:
         wake: Callable[[], None],
     ) -> None:
         self.around, self.committer = around, committer
-        self._codec, self._clock = around.codec, around.clock
+        self._backend, self._codec, self._clock = around.backend, around.codec, around.clock
         self.observed = around.observed
         self._durable, self.bodies, self._special, self._watch = durable, bodies, special, watch
         self._hurry, self._wake = hurry, wake
@@ -155,7 +155,7 @@ class Loop:
         job.thread = threading.current_thread()
         if job.options.timeout is not None:
             self.timeouts.watch(job)
-        run_body(job, self._codec, self._clock, self.observed, self.around.backend)
+        run_body(job, self._codec, self._clock, self.observed, self._backend)
         self.pacing.took(job.name, job.took_us)
         if type(run) is Assignment:
             run.ended(job)

@@ -40,7 +40,7 @@ class Requests:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._registered = frozenset(around.steps)
+        self._registered, self._steps_queue = frozenset(around.steps), around.steps_queue
         self._ask = {
             "step": self.step,
             "child": self._child,
@@ -112,13 +112,13 @@ class Requests:
             return True
         command = waiting.command
         assert isinstance(command, RunStep)
-        if waiting.id in run.tasks:
+        if run.tasks and waiting.id in run.tasks:
             self._know(run, waiting.id, command)
             return True
         options = command.options
         if options.total_timeout is not None and waiting.deadline_us is None:
             self._set_timer(run, act, waiting, self._now() + round(options.total_timeout * 1_000_000))
-        queue = options.queue or self._around.steps_queue
+        queue = options.queue or self._steps_queue
         if queue:
             self._enqueue(run, act, waiting, queue)
             return True

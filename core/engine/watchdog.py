@@ -79,8 +79,8 @@ class Overrun(Exception):
 
 
 class Note:
-    """That a thread moves a run, left by it and read by the clockwork. One is made for each activation, and hardly ever
-    looked at: what it has besides the run and the lock stands in the class."""
+    """That a thread moves a run, left by it and read by the clockwork. A thread writes its activations into one and the
+    same, as long as it is not struck."""
 
     inside: object = None  # what is being told to the workflow's code; None outside
     seen: object = None  # the same, as the clockwork saw it
@@ -126,13 +126,15 @@ class Watchdog:
 
     def over(self, move: Callable[..., bool], run: LiveRun, *more: Any) -> bool:
         """`move(run, *more)`, watched while the run's note says that it is inside; false, too, if it was given up."""
-        me, note = threading.get_ident(), Note(run, self._striking)
-        run.note = self._notes[me] = note
+        me = threading.get_ident()
+        note = self._notes.get(me)
+        if note is None or note.strikes or note.left_alone:
+            note = self._notes[me] = Note(run, self._striking)
+        note.run, run.note = run, note
         try:
             return move(run, *more) and not note.given_up
         finally:
             run.note = None
-            del self._notes[me]
 
     # --- on the clockwork's thread -----------------------------------------------------------------------------------
 

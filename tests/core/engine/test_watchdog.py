@@ -206,7 +206,7 @@ def test_what_comes_late_hits_nobody():
         return sum(range(100_000)) > 0
 
     assert dog.over(move, run)
-    assert dog._notes == {}
+    assert [note.inside for note in dog._notes.values()] == [None]
     assert run.note is None
 
 
