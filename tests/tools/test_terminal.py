@@ -18,6 +18,7 @@ from tests.tools.test_help import commands
 
 NASTY = "x\x1b[2J\x9b31m\u202e\r\b\x7f[bold]y[/bold]\\"
 FILE = NASTY.replace("/", "")
+QUEUE = "".join(character for character in NASTY if character >= " ")  # as far as a name of a queue may be
 UNSAFE = set("\x1b\x9b\u202e\r\b\x7f")
 
 SOURCE = f"""
@@ -151,7 +152,13 @@ def test_reading(command: list[str], code: int, as_json: list[str], here: Path):
     ("code", "command"),
     [
         (0, ["start", NASTY, '"x"', "--id", NASTY + "new", "--tag", f"{NASTY}={NASTY}", *STORE]),
+        (0, ["start", NASTY, '"x"', "--queue", QUEUE, "--key", NASTY, "--dedup", NASTY, *STORE]),
+        (2, ["start", NASTY, '"x"', "--queue", NASTY, *STORE]),
         (1, ["start", NASTY + "?", *APP, *STORE]),
+        (0, ["queues", "--set", f"{QUEUE}=concurrency:1", *STORE]),
+        (1, ["queues", NASTY, "--set", f"{QUEUE}=none", *STORE]),
+        (2, ["queues", "--set", NASTY, *STORE]),
+        (2, ["queues", "--set", f"{NASTY}=none", *STORE]),
         (0, ["signal", NASTY, NASTY, *STORE]),
         (1, ["signal", NASTY + "?", "x", *STORE]),
         (0, ["cancel", NASTY, "--reason", NASTY, *STORE]),
@@ -180,6 +187,18 @@ def test_the_demo(as_json: list[str], here: Path):
     (tree / "a.py").write_text("x = 1\n")
     command = ["demo", str(tree), "--kills", "0", "--store", str(here / "demo"), *as_json]
     safe(CliRunner().invoke(operate.main, command, catch_exceptions=False), 0)
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("command", ["why", "show", "ls", "top", "stats", "check"])
+def test_queues_are_told_of_safely(command: str, as_json: list[str], here: Path):
+    """A run in a queue whose name, key and all that is nasty."""
+    place = ["--id", "queued", "--queue", QUEUE, "--key", NASTY, *STORE]
+    safe(CliRunner().invoke(operate.main, ["start", NASTY, '"x"', *place], catch_exceptions=False), 0)
+    run = ["queued"] if command in ("why", "show") else []
+    result = CliRunner().invoke(replay.main, [command, *run, *STORE, *as_json], catch_exceptions=False)
+    assert not UNSAFE & set(result.stdout + result.stderr), result.output
+    assert command in ("check", "ls") or "[bold]" in result.output
 
 
 def test_a_worker_says_safely_what_it_works_with(here: Path, monkeypatch: pytest.MonkeyPatch):
