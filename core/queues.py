@@ -91,8 +91,9 @@ def _plain_seconds(value: float | timedelta) -> float:
 
 @attrs.frozen(kw_only=True)
 class Rate:
-    """At most `count` begun in every `per` seconds (or a timedelta). Up to `count` may begin at once after a calm: a
-    bucket of tokens. Raises `BadOption`.
+    """`count` begun in every `per` seconds (or a timedelta), on average. It is a bucket of tokens: after a calm up to
+    `count` begin at once, and then evenly, so that within one `per` there may be twice `count`, and never more. Raises
+    `BadOption`.
 
     >>> Rate(count=100, per=timedelta(minutes=1)).per
     60.0
