@@ -42,6 +42,7 @@ DALSEGNO: dict[str, list[str]] = {
     "demo": ["examples", "--kills", "0", "--store", "{folder}/demo"],
     "fail": ["{token}", "no"],
     "pause": ["order-3"],
+    "queues": [],
     "resume": ["order-3"],
     "signal": ["order-3", "approval", '{"granted": true}', *APP],
     "start": ["nap", "5", *APP],
