@@ -5,6 +5,10 @@ at a time; more of them would only wait for each other's locks. Readers are lent
 next; the last one given back is lent first, so that few stay in use. psycopg_pool would do the same with threads of
 its own, which neither a fork nor the end of the interpreter is kind to.
 
+A connection takes the server several milliseconds, and more where it is busy. So the one that opened the store goes to
+whoever comes first, be it to write; and an engine, which will read as soon as it has joined, has its first reader come
+about while it joins.
+
 A broken connection is replaced when it is next needed, for as long as `reconnect` seconds with growing pauses; what
 was not yet sent, or only read, is then done on the new one. libpq tries the hosts of the URL in their order and takes
 the one that is read-write, so that a promoted standby is found.
@@ -58,6 +62,7 @@ class Connections:
         self._lock = threading.Lock()  # over the list of readers
         self._idle: list[Session] = []
         self._room = threading.BoundedSemaphore(options.readers)
+        self._coming: threading.Thread | None = None  # connects a reader
         self._schema_oid = 0
         self._listeners = list[Listener]()
 
@@ -65,10 +70,8 @@ class Connections:
         """Connect for the first time, and see to the tables."""
         session = self._connect()
         try:
-            migrate(session.connection, self.options.schema, self.place, not self.options.read_only, made_with)
-            query = "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s"
-            ((oid,),) = session.connection.execute(query, [self.options.schema]).fetchall()
-            self._schema_oid = int(str(oid))
+            may_write = not self.options.read_only
+            self._schema_oid = migrate(session.connection, self.options.schema, self.place, may_write, made_with)
         except psycopg.Error as error:
             session.close()
             raise StoreUnusable(f"{self.place}: {error}") from error
@@ -92,6 +95,8 @@ class Connections:
                 except (Lost, Again, StoreError):
                     pass
                 writer.close()
+        if self._coming is not None:
+            self._coming.join()
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:
@@ -180,7 +185,7 @@ class Connections:
     def _lent(self, deadline: float) -> Iterator[Session]:
         self.refuse_if_unusable(False)
         with self._room:
-            session = self._idle_reader() or self._connected(deadline)
+            session = self._idle_reader() or self._come() or self._connected(deadline)
             try:
                 yield session
             finally:
@@ -198,6 +203,34 @@ class Connections:
             if session is None or session.is_alive():
                 return session
             session.close()
+
+    def _expect_reader(self) -> None:
+        """Have a reader connected by another thread, if there is none and nobody works on that."""
+        with self._lock:
+            if self._idle or self._coming is not None or not self._room.acquire(blocking=False):
+                return
+            coming = threading.Thread(target=self._bring_reader, name="dalsegno-reader", daemon=True)
+            coming.start()
+            self._coming = coming
+
+    def _bring_reader(self) -> None:
+        try:
+            session = self._connect()
+        except StoreError:
+            return  # whoever reads next tries himself, for as long as he may, and says why not
+        finally:
+            self._room.release()
+        with self._lock:
+            self._idle.append(session)  # closing waits for this thread
+
+    def _come(self) -> Session | None:
+        """The reader that another thread connects, when it is there."""
+        coming = self._coming
+        if coming is None:
+            return None
+        coming.join()
+        self._coming = None
+        return self._idle_reader()
 
     # --- connecting ------------------------------------------------------------------------------------------------
 
@@ -236,7 +269,8 @@ class Connections:
         self._drop_writer()
         deadline = now + self.options.reconnect
         while True:
-            session = self._connected(deadline)
+            first = self._idle_reader() if not self._writer_used else None
+            session = first or self._connected(deadline)
             try:
                 session.slot, session.channel = self._slot(session), self.channel.encode()
                 if self._owner:
@@ -287,6 +321,7 @@ class Connections:
             if self._owner and owner != self._owner:
                 raise BadOption(f"this handle is held by {self._owner!r} already; {owner!r} needs its own")
             if not self._owner:
+                self._expect_reader()
                 try:
                     self._take_hold(session, owner)
                 except Lost as error:  # with the connection the lock is gone as well
@@ -299,6 +334,7 @@ class Connections:
         """Become one of the engines. Locks of the writing connection say so, and a new one takes them again."""
 
         def work(session: Session) -> None:
+            self._expect_reader()
             if owner not in self._joined:
                 self._enter(session, owner)
                 self._joined.add(owner)
@@ -331,16 +367,15 @@ class Connections:
         return wire.read_int8(wire.digest(f"{self._schema_oid} {owner}")[:8])
 
     def _enter(self, session: Session, owner: str) -> None:
-        self._take(session, st.TRY_SHARED_LOCK)
-        session.run(st.LOCK_OWNER, wire.int8(self._owner_lock(owner)))
+        self._take(session, st.TRY_ENTER, *self._engine_lock, wire.int8(self._owner_lock(owner)))
 
     def _take_hold(self, session: Session, owner: str) -> None:
-        self._take(session, st.TRY_LOCK)
+        self._take(session, st.TRY_LOCK, *self._engine_lock)
         session.run(st.SET_ENGINE, wire.text(owner), wire.int4(os.getpid()), wire.text(socket.gethostname()))
 
-    def _take(self, session: Session, lock: st.Statement) -> None:
+    def _take(self, session: Session, lock: st.Statement, *which: bytes) -> None:
         deadline = time.monotonic() + HOLD_PATIENCE_S
-        while session.run(lock, *self._engine_lock).get_value(0, 0) != b"\x01":
+        while session.run(lock, *which).get_value(0, 0) != b"\x01":
             if time.monotonic() > deadline:
                 raise self._in_use(session)
             self._closed.wait(0.02)

@@ -129,7 +129,7 @@ class Session:
         Raises `Lost`, `Again`, `Rejected`, and the errors of the port.
         """
         if statement.name not in self._prepared:
-            self._prepare(statement)
+            return self.together([(statement, parameters)])[0]
         try:  # None is a null; the stub of psycopg knows that of `send_query_prepared` only
             result = self._pg.exec_prepared(statement.name, parameters, _FORMATS[len(parameters)], 1)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
@@ -139,25 +139,48 @@ class Session:
         raise self._failure(result)
 
     def together(self, calls: Sequence[Call]) -> list[PGresult]:
-        """Run statements one after another in one round trip. None is run after one that failed, which is raised."""
-        for statement, _ in calls:
-            if statement.name not in self._prepared:
-                self._prepare(statement)
-        pg = self._pg
+        """Run statements one after another in one round trip. None is run after one that failed, which is raised.
+
+        Those that are used for the first time are prepared in the same round trip, each just before it runs: a new
+        connection, that is, one after an opening or a failure, waits for the server half as often.
+        """
+        pg, sent, answers = self._pg, list[tuple[Statement, bool]](), list[PGresult]()
         try:
             pg.enter_pipeline_mode()
+            new = set[bytes]()
             for statement, parameters in calls:
-                pg.send_query_prepared(statement.name, parameters, _FORMATS[len(parameters)], 1)
+                name = statement.name
+                if name not in self._prepared and name not in new:
+                    pg.send_prepare(name, statement.sql)
+                    new.add(name)
+                    sent.append((statement, True))
+                pg.send_query_prepared(name, parameters, _FORMATS[len(parameters)], 1)
+                sent.append((statement, False))
             pg.pipeline_sync()
-            results = [self._next_result() for _ in calls]
+            for _ in sent:
+                answers.append(self._next_result())
             if self._answer() is None:  # what answers the sync
                 raise Lost("the server's answer ends early")
             pg.exit_pipeline_mode()
         except psycopg.OperationalError as error:
+            self._sorted_out(sent, answers)  # the server may have said why before it went
             raise Lost(str(error)) from error
-        for result in results:
+        return self._sorted_out(sent, answers)
+
+    def _sorted_out(self, sent: Sequence[tuple[Statement, bool]], answers: Sequence[PGresult]) -> list[PGresult]:
+        """The answers of what was run, without those to what was only prepared, which are noted. Raises the first
+        error."""
+        results = list[PGresult]()
+        for (statement, prepared), result in zip(sent, answers, strict=False):
             if result.status not in _GOOD:
-                raise self._failure(result)
+                failure = self._failure(result)
+                if prepared and isinstance(failure, Lost) and result.error_field(pq.DiagnosticField.SQLSTATE):
+                    failure.nothing_applied = True  # the server said so itself, and passes the rest over
+                raise failure
+            if prepared:
+                self._prepared.add(statement.name)
+            else:
+                results.append(result)
         return results
 
     def _next_result(self) -> PGresult:
@@ -181,18 +204,6 @@ class Session:
                 if what & ~select.POLLOUT:
                     pg.consume_input()
         return pg.get_result()
-
-    def _prepare(self, statement: Statement) -> None:
-        try:
-            result = self._pg.prepare(statement.name, statement.sql)
-        except psycopg.OperationalError as error:
-            raise Lost(str(error)) from error
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            failure = self._failure(result)
-            if isinstance(failure, Lost):
-                failure.nothing_applied = True
-            raise failure
-        self._prepared.add(statement.name)
 
     def _failure(self, result: PGresult) -> Exception:
         if self._pg.status != pq.ConnStatus.OK:

@@ -190,9 +190,12 @@ RELEASE = _statement(
 )
 TAKE_SLOT = _statement("take_slot", "SELECT take_slot($1::bigint, $2::text)")
 TRY_LOCK = _statement("try_lock", "SELECT pg_try_advisory_lock($1::integer, $2::integer)")
-TRY_SHARED_LOCK = _statement("try_shared_lock", "SELECT pg_try_advisory_lock_shared($1::integer, $2::integer)")
+TRY_ENTER = _statement(  # the second lock is nobody else's, and is left alone where the first is refused
+    "try_enter",
+    """SELECT CASE WHEN pg_try_advisory_lock_shared($1::integer, $2::integer)
+        THEN pg_try_advisory_lock($3::bigint) IS NOT NULL ELSE false END""",
+)
 UNLOCK_SHARED = _statement("unlock_shared", "SELECT pg_advisory_unlock_shared($1::integer, $2::integer)")
-LOCK_OWNER = _statement("lock_owner", "SELECT pg_try_advisory_lock($1::bigint)")
 UNLOCK_OWNER = _statement("unlock_owner", "SELECT pg_advisory_unlock($1::bigint)")
 JOIN = _statement("join", "SELECT join_store($1::text, $2::bigint, $3::bigint, $4::bigint, $5::text, $6::integer)")
 RENEW = _statement(

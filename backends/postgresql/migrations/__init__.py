@@ -30,13 +30,16 @@ def scripts() -> dict[int, str]:
     return {int(name.partition("_")[0]): (folder / name).read_text("utf-8") for name in found}
 
 
-def migrate(connection: Connection, schema: str, place: str, may_write: bool, made_with: str) -> None:
-    """See that the schema is there and is what this release writes. Raises `StoreUnusable`."""
+def migrate(connection: Connection, schema: str, place: str, may_write: bool, made_with: str) -> int:
+    """See that the schema is there and is what this release writes; answers its number in the database.
+
+    Raises `StoreUnusable`.
+    """
     wanted = scripts()
     latest = max(wanted)
-    found = _version(connection, schema)
+    found, number = _look(connection, schema)
     if found == latest:
-        return
+        return number
     if found > latest:
         raise StoreUnusable(
             f"{place} has version {found} of the tables, and this release of dalsegno knows versions up to {latest}: "
@@ -68,6 +71,23 @@ def migrate(connection: Connection, schema: str, place: str, may_write: bool, ma
             f"{place}: the role may not make the tables of a store ({error}). Have an owner open the store once, or "
             "grant CREATE; see docs/postgresql.md"
         ) from error
+    return _look(connection, schema)[1]
+
+
+def _look(connection: Connection, schema: str) -> tuple[int, int]:
+    """The version of the tables in a schema, and the schema's number; version 0 where there are none of ours.
+
+    One statement where the tables are there, as they are whenever a store is opened but for the first time.
+    """
+    query = sql.SQL(
+        "SELECT (SELECT coalesce(max(version), 0) FROM {}.migrations), "
+        "(SELECT oid::bigint FROM pg_namespace WHERE nspname = {})"
+    ).format(sql.Identifier(schema), sql.Literal(schema))
+    try:
+        ((version, number),) = connection.execute(query).fetchall()
+    except psycopg.ProgrammingError:  # there is no such table, or it is somebody else's
+        return _version(connection, schema), 0
+    return int(version), int(number)
 
 
 def _version(connection: Connection, schema: str) -> int:
