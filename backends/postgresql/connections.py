@@ -7,7 +7,8 @@ its own, which neither a fork nor the end of the interpreter is kind to.
 
 A connection takes the server several milliseconds, and more where it is busy. So the one that opened the store goes to
 whoever comes first, be it to write; and an engine, which will read as soon as it has joined, has its first reader come
-about while it joins.
+about while it joins. Who finds all readers lent waits for one of them about as long as a new one would take, before he
+connects another.
 
 A broken connection is replaced when it is next needed, for as long as `reconnect` seconds with growing pauses; what
 was not yet sent, or only read, is then done on the new one. libpq tries the hosts of the URL in their order and takes
@@ -40,6 +41,7 @@ from dalsegno.core.errors import BadOption, StoreError, StoreInUse, StoreUnusabl
 ENGINE_LOCK_CLASS = 0x64616C73  # "dals"
 ATTEMPTS = 20  # of a transaction that others keep undoing; two in a row are rare
 PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
+CONNECTING_S = 0.005  # what a connection takes, a little less or more; so long one that is lent is waited for
 FRESH_S = 0.01  # a connection that was used so shortly before is not looked at first: that is a call of the system
 HOLD_PATIENCE_S = 0.3  # a server needs a moment to notice that a process has died, and to give back its lock
 
@@ -59,8 +61,10 @@ class Connections:
         self._writer_used = 0.0
         self._owner = ""
         self._joined: set[str] = set()
-        self._lock = threading.Lock()  # over the list of readers
+        self._lock = threading.Lock()  # over the readers: those that are idle, and how many are asked for
         self._idle: list[Session] = []
+        self._given_back = threading.Condition(self._lock)
+        self._readers = 0  # who has one, or asks for one
         self._room = threading.BoundedSemaphore(options.readers)
         self._coming: threading.Thread | None = None  # connects a reader
         self._schema_oid = 0
@@ -185,16 +189,31 @@ class Connections:
     def _lent(self, deadline: float) -> Iterator[Session]:
         self.refuse_if_unusable(False)
         with self._room:
-            session = self._idle_reader() or self._come() or self._connected(deadline)
+            session = self._reader(deadline)
             try:
                 yield session
             finally:
-                with self._lock:
-                    kept = not self._closed.is_set() and not session.in_transaction and session.is_alive()
-                    if kept:
-                        self._idle.append(session)
-                if not kept:
-                    session.close()
+                self._take_back(session)
+
+    def _reader(self, deadline: float) -> Session:
+        with self._lock:
+            self._readers += 1
+        try:
+            return self._idle_reader() or self._come() or self._awaited() or self._connected(deadline)
+        except BaseException:
+            with self._lock:
+                self._readers -= 1
+            raise
+
+    def _take_back(self, session: Session) -> None:
+        with self._lock:
+            self._readers -= 1
+            kept = not self._closed.is_set() and not session.in_transaction and session.is_alive()
+            if kept:
+                self._idle.append(session)
+                self._given_back.notify()
+        if not kept:
+            session.close()
 
     def _idle_reader(self) -> Session | None:
         while True:
@@ -230,6 +249,13 @@ class Connections:
             return None
         coming.join()
         self._coming = None
+        return self._idle_reader()
+
+    def _awaited(self) -> Session | None:
+        """A reader that is given back before another one would be there."""
+        with self._given_back:
+            if self._readers < 2 or not self._given_back.wait_for(lambda: self._idle, CONNECTING_S):
+                return None
         return self._idle_reader()
 
     # --- connecting ------------------------------------------------------------------------------------------------

@@ -15,11 +15,14 @@ from dalsegno.core.store import DueTimer, MessageKind, StoredMessage
 NONE = b""
 
 
-def history(session: Session, run: int, start: int, limit: int | None) -> list[bytes]:
-    """Events of a run. Raises `StoreDamaged` for one that is not what was written, and for a gap."""
-    answer = session.run(
-        st.HISTORY, wire.int8(run), wire.int4(start), None if limit is None else wire.int8(min(limit, wire.INT8_MAX))
-    )
+def history(session: Session, run: int, start: int, limit: int | None) -> PGresult:
+    """The answer that has the events of a run from `start` on; `events_of` takes them out."""
+    most = None if limit is None else wire.int8(min(limit, wire.INT8_MAX))
+    return session.run(st.HISTORY, wire.int8(run), wire.int4(start), most)
+
+
+def events_of(answer: PGresult, run: int, start: int) -> list[bytes]:
+    """The events in such an answer. Raises `StoreDamaged` for one that is not what was written, and for a gap."""
     cell, int4 = answer.get_value, wire.read_int4
     events: list[bytes] = []
     for at in range(answer.ntuples):

@@ -167,7 +167,8 @@ class PostgresqlBackend(Backend):
     def history(self, run: int, start: int = 0, limit: int | None = None) -> list[bytes]:
         if not 0 < run <= wire.INT8_MAX or not 0 <= start <= wire.INT4_MAX:
             return []
-        return self._connections.read(lambda session: reading.history(session, run, start, limit))
+        # A long one takes longer to look at than to get: the connection is free for others meanwhile.
+        return reading.events_of(self._connections.read(lambda s: reading.history(s, run, start, limit)), run, start)
 
     def head(self, run: int) -> int:
         if not 0 < run <= wire.INT8_MAX:
