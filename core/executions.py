@@ -17,7 +17,7 @@ Pure, like `checks` and `crosschecks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -55,12 +55,18 @@ class Execution:
 
 
 def check_executions(
-    executions: Iterable[Execution], histories: Mapping[str, Sequence[Event | None]], *, slack_us: int = 0
+    executions: Iterable[Execution],
+    histories: Mapping[str, Sequence[Event | None]],
+    *,
+    slack_us: int = 0,
+    once: Collection[str] = (),
 ) -> list[Violation]:
     """Everything that does not hold between a ledger and the histories of all runs it is about, by their run ids.
 
     The times of both have to be of one clock; `slack_us` is how far apart they may be, in microseconds. An event that
-    is of no matter may be None.
+    is of no matter may be None. `once` names steps that may run once: a history tells that only of steps without a
+    queue. A failure that took no time was recorded by the engine, and need have no body: nobody knows whether the step
+    ran, or nobody began it in time.
 
     >>> from dalsegno import Flow, step, step_context, workflow
     >>> from dalsegno.testing import Simulation
@@ -83,12 +89,13 @@ def check_executions(
         begun.setdefault(execution.key, []).append(execution)
     found: list[Violation] = []
     for run_id, events in histories.items():
-        once = {event.id for event in events if isinstance(event, ev.StepStarted)}
+        single = {event.id for event in events if isinstance(event, ev.StepStarted)}
+        single |= {event.id for event in events if isinstance(event, _ATTEMPTS) and event.name in once}
         for index, event in enumerate(events):
             if isinstance(event, _ATTEMPTS):
                 bodies = begun.get(f"{run_id}/{event.id}", ())
-                found += _of_event(run_id, index, event, bodies, event.id in once, slack_us)
-        for id in sorted(once):
+                found += _of_event(run_id, index, event, bodies, event.id in single, slack_us)
+        for id in sorted(single):
             bodies = begun.get(f"{run_id}/{id}", ())
             if len(bodies) > 1:
                 what = f"command {id} may run once, and {len(bodies)} bodies began"
@@ -106,9 +113,8 @@ def _of_event(
 ) -> Iterator[Violation]:
     said = f"{type(event).__name__} of {event.name!r} (command {event.id}), attempt {event.attempt}"
     ran = any(body.attempt == event.attempt for body in bodies)
-    if not ran and (
-        isinstance(event, ev.StepCompleted) or not once
-    ):  # else nobody knows whether it ran, and it says so
+    by_engine = isinstance(event, ev.StepFailed) and (once or not event.took_us)
+    if not ran and not by_engine:
         yield Violation("executed", index, f"{said}, and no body ran", run_id)
     if not isinstance(event, ev.StepAttemptFailed):
         for body in bodies:

@@ -53,6 +53,21 @@ def test_what_is_broken_is_found(ledger: list[Execution], found: list[tuple[str,
     assert all(rule in RULES for rule, _ in found)
 
 
+def test_a_failure_that_the_engine_recorded_needs_no_body():
+    """A step out of a queue that nobody began, or of unknown outcome, took no time; one that ran took some."""
+    place = ("1", "wire", D, 4, 1)
+    unbegun, ran = ev.StepFailed(60, *place, 0, b""), ev.StepFailed(60, *place, 7, b"")
+    assert check_executions([], {"q#1": [START, unbegun]}) == []
+    assert [one.rule for one in check_executions([], {"q#1": [START, ran]})] == ["executed"]
+
+
+def test_a_step_out_of_a_queue_that_may_run_once_is_named():
+    """Its history does not tell, so the caller does; then two bodies of it are one too many."""
+    done, twice = ev.StepCompleted(60, "1", "wire", D, 4, 1, 5, b""), [Execution("q#1/1", 1, at) for at in (1, 2)]
+    assert check_executions(twice, {"q#1": [START, done]}) == []
+    assert [one.rule for one in check_executions(twice, {"q#1": [START, done]}, once=["wire"])] == ["at most once"]
+
+
 def test_clocks_may_be_apart():
     """A body that began later than its record by no more than the slack is none."""
     assert broken([*LEDGER, Execution("shop#1/1", 2, 41, "c")], slack_us=1) == []

@@ -62,7 +62,7 @@ def look(what: str) -> str:
     return _note(what)
 
 
-@step(once=True)
+@step(once=True, queue="till")
 def pay(what: str) -> str:
     """Must never happen twice."""
     return _note(what)
@@ -121,7 +121,7 @@ INHERITED: dict[str, Client] = {}
 @workflow
 def chain(length: int) -> Flow[list[str]]:
     """Steps of every kind, one after another."""
-    kinds = (put, look, stumble, look, fetch)
+    kinds = (put, look, stumble, put.options(queue="post", key=str(length % 2)), fetch)
     done = []
     for at in range(length):
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from dalsegno import CheckpointPolicy, Engine, StoreInUse, collect
+from dalsegno import CheckpointPolicy, Engine, Queue, StoreInUse, collect
 from tests.torture import cast
 
 LEASE_S = 0.6
@@ -38,6 +38,7 @@ def opened(store: str, rival: bool, beside: bool) -> Engine:
                 step_threads=4,
                 alone=not beside,
                 lease=LEASE_S,
+                queues=[Queue("post", concurrency=2, per_key=1)],
             )
         except StoreInUse:
             if not rival:
