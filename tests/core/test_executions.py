@@ -25,9 +25,9 @@ LEDGER = [
 ]
 
 
-def broken(ledger: list[Execution], **options: int) -> list[tuple[str, int | None]]:
+def broken(ledger: list[Execution], slack_us: int = 0) -> list[tuple[str, int | None]]:
     """The rules that a ledger breaks, and where in the history."""
-    return [(one.rule, one.event) for one in check_executions(ledger, {"shop#1": HISTORY}, **options)]
+    return [(one.rule, one.event) for one in check_executions(ledger, {"shop#1": HISTORY}, slack_us=slack_us)]
 
 
 def test_a_body_may_run_again_until_it_is_recorded():
