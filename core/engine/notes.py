@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dalsegno.core.engine.bodies import Job
 from dalsegno.core.engine.surroundings import Surroundings
+from dalsegno.core.errors import StoreError
 from dalsegno.core.queues import Task
 
 EVERY_US = 1_000_000
@@ -36,40 +39,52 @@ class Notes:
             self._untold[job.run.number, job.id] = (job, data)
 
     def last(self, job: Job) -> Any:
-        """What was told last of the step that this job is an attempt of; None if nothing was."""
+        """What was told last of the step that this job is an attempt of; None if nothing was. Raises `DecodeError`."""
         with self._lock:
             untold = self._untold.get((job.run.number, job.id))
+        task = _task_of(job)
         if untold is not None:
-            return self._around.codec.decode(untold[1])
-        kept = self._around.backend.notes(job.run.number).get(job.id, b"")
+            kept = untold[1]
+        elif task is not None:
+            kept = task.details
+        else:
+            kept = self._around.backend.notes(job.run.number).get(job.id, b"")
         return self._around.codec.decode(kept) if kept else None
 
     def due(self) -> bool:
         """Whether there is something to tell the store, and it was told nothing for a second."""
         return bool(self._untold) and self._around.clock.steady_us() - self._told_us >= EVERY_US
 
-    def of_tasks(self) -> dict[int, bytes]:
-        """What bodies of tasks have told, by the task's number; the caller tells it to the store."""
-        with self._lock:
-            mine = {key: told for key, told in self._untold.items() if _task_of(told[0]) is not None}
-            for key in mine:
-                del self._untold[key]
-        self._told_us = self._around.clock.steady_us()
-        return {task.number: data for job, data in mine.values() if (task := _task_of(job)) is not None}
+    @contextmanager
+    def of_tasks(self) -> Iterator[dict[int, bytes]]:
+        """What bodies of tasks have told, by the task's number, for the caller to tell the store."""
+        with self._telling(of_tasks=True) as mine:
+            yield {task.number: data for job, data in mine.values() if (task := _task_of(job)) is not None}
 
     def keep(self) -> None:
         """Tell the store what the bodies of this engine's own runs have told."""
+        with self._telling(of_tasks=False) as mine:
+            by_run: dict[tuple[int, int], dict[str, bytes]] = {}
+            for (number, step), (job, data) in mine.items():
+                by_run.setdefault((number, job.run.epoch), {})[step] = data
+            for (number, epoch), notes in by_run.items():
+                if not self._around.backend.note(number, epoch, notes):
+                    log.info("run %s is another engine's by now: what its steps told is not kept", number)
+
+    @contextmanager
+    def _telling(self, of_tasks: bool) -> Iterator[dict[tuple[int, str], tuple[Job, bytes]]]:
+        """What is to be told; if the store fails, it is told the next time, where nothing newer has come."""
         with self._lock:
-            mine = {key: told for key, told in self._untold.items() if _task_of(told[0]) is None}
+            mine = {key: told for key, told in self._untold.items() if (_task_of(told[0]) is not None) is of_tasks}
             for key in mine:
                 del self._untold[key]
         self._told_us = self._around.clock.steady_us()
-        by_run: dict[tuple[int, int], dict[str, bytes]] = {}
-        for (number, step), (job, data) in mine.items():
-            by_run.setdefault((number, job.run.epoch), {})[step] = data
-        for (number, epoch), notes in by_run.items():
-            if not self._around.backend.note(number, epoch, notes):
-                log.info("run %s is another engine's by now: what its steps told is not kept", number)
+        try:
+            yield mine
+        except StoreError:
+            with self._lock:
+                self._untold = {**mine, **self._untold}
+            raise
 
 
 def _task_of(job: Job) -> Task | None:

@@ -26,6 +26,7 @@ from dalsegno.core.errors import (
     Permanent,
     StepKilledWorkers,
     StepOutcomeUnknown,
+    StoreError,
 )
 from dalsegno.core.policies import StepOptions
 from dalsegno.core.queues import Queue, QueueState, Task, queue_name
@@ -156,8 +157,6 @@ class Tasks:
         job = Job(assignment, task.step, task.name, self._around.steps[task.name], task.payload, options, task.attempt)
         assignment.running[task.step] = job
         job.notes = self._notes
-        if task.details:
-            job.details = self._around.codec.decode(task.details)
         job.error = _why_not(task)
         if job.error is None:
             return job
@@ -168,9 +167,9 @@ class Tasks:
 
     def _look_after(self) -> None:
         """Tell what bodies have told, and hear which of them are wanted no more."""
-        told = self._notes.of_tasks()
         known = self.held.keys() | self._answering
-        wanted = set(self._around.backend.beat(self._around.owner, told))
+        with self._notes.of_tasks() as told:
+            wanted = set(self._around.backend.beat(self._around.owner, told))
         if self._in_doubt:
             unknown = sorted(wanted - known)
             if unknown:
@@ -194,7 +193,19 @@ class Tasks:
         """Tell the run of a task how its body ended, or the store that a body which nobody waits for has ended."""
         if assignment.running.get(job.id) is job or not assignment.running:
             assignment.running.clear()
+            if job.error is not None:
+                self._tell_first()
             self._send(assignment, job)
+
+    def _tell_first(self) -> None:
+        """Tell what bodies have told before a task ends, for then nothing can be told of it: its next attempt, by
+        whichever worker, is to read it."""
+        try:
+            with self._notes.of_tasks() as told:
+                if told:
+                    self._around.backend.beat(self._around.owner, told)
+        except StoreError as error:
+            log.warning("what a step has told last may be lost: %s", error)
 
     def _forget(self, assignment: Assignment) -> None:
         if self.held.get(assignment.task.number) is assignment:

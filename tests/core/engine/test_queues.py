@@ -21,6 +21,7 @@ from dalsegno import (
     RetryAfter,
     Sleep,
     Status,
+    StepContext,
     TimedOut,
     step,
     step_context,
@@ -28,6 +29,7 @@ from dalsegno import (
 )
 from dalsegno.core.engine.run import Run
 from dalsegno.testing import Simulation
+from dalsegno.testing.points import Pin, Pinned
 
 MINUTE = 60.0
 
@@ -162,6 +164,60 @@ def test_a_step_without_a_queue_reads_the_details_of_the_attempt_before_too():
         sim.run(lambda: len(seen) == 3)
         assert sim.get("w").result() == "done"
     assert seen == [None, 1, 2]
+
+
+def test_what_a_failed_attempt_told_is_read_by_another_worker():
+    """It is in the store when the attempt has ended, though no tick came in between."""
+    seen: list[Any] = []
+
+    @step(queue="mail", retry=Retry(max_attempts=2, initial=600, retry_on=ValueError))
+    def walk() -> str:
+        context = step_context()
+        seen.append(context.details)
+        if len(seen) == 1:
+            context.heartbeat("half way")
+            raise ValueError("and then the line broke")
+        return "done"
+
+    @workflow
+    def walking() -> Flow[str]:
+        return (yield from walk())
+
+    with Simulation([walking], seed=1) as sim:
+        sim.start(walking, id="w")
+        sim.at(60, sim.restart)
+        sim.run(lambda: len(seen) == 2)
+        assert sim.get("w").result() == "done"
+    assert seen == [None, "half way"]
+
+
+def test_what_was_told_is_told_again_when_the_store_failed():
+    """A heartbeat of a body that goes on is kept, although the store failed at the first time."""
+    seen: list[Any] = []
+
+    @step(queue="mail", timeout=600)
+    def walk() -> str:
+        seen.append(step_context().details)
+        return "done"
+
+    @workflow
+    def walking() -> Flow[str]:
+        return (yield from walk())
+
+    faults = Pinned([Pin("error-before", "store.beat", 1)])
+    with Simulation([walking], seed=1, faults=faults) as sim:
+        sim.takes(walk, 100)
+        sim.start(walking, id="w")
+        sim.run(timeout=1)
+        (held,) = sim.works.loop.tasks.held.values()
+        (job,) = held.running.values()
+        StepContext(job, sim.clock).heartbeat("half way")
+        for _ in range(3):
+            sim.run(timeout=2)
+        sim.restart()
+        assert sim.get("w").result() == "done"
+    assert faults.struck
+    assert seen == ["half way"]
 
 
 @pytest.mark.parametrize(
