@@ -28,7 +28,7 @@ from dalsegno.core.events import Event
 
 RULES: Final = {
     "executed": "Every recorded outcome of an attempt was executed at least once.",
-    "never after": "No body begins once the outcome of its step is recorded.",
+    "never after": "No body begins once the outcome of its step, or of its attempt, is recorded.",
     "at most once": "A step run at most once has one body; no process runs one attempt of a step twice.",
     "grown": "A history only grows: what was read of it once is there for ever, in its place.",
 }
@@ -116,12 +116,12 @@ def _of_event(
     by_engine = isinstance(event, ev.StepFailed) and (once or not event.took_us)
     if not ran and not by_engine:
         yield Violation("executed", index, f"{said}, and no body ran", run_id)
-    if not isinstance(event, ev.StepAttemptFailed):
-        for body in bodies:
-            if body.at_us > event.at_us + slack_us:
-                late = body.at_us - event.at_us
-                what = f"{said}, and a body (attempt {body.attempt}) began {late:,} µs after it"
-                yield Violation("never after", index, what, run_id, body.line)
+    final = not isinstance(event, ev.StepAttemptFailed)
+    for body in bodies:
+        if body.at_us > event.at_us + slack_us and (final or body.attempt <= event.attempt):
+            late = body.at_us - event.at_us
+            what = f"{said}, and a body (attempt {body.attempt}) began {late:,} µs after it"
+            yield Violation("never after", index, what, run_id, body.line)
 
 
 def _twice(key: str, bodies: Sequence[Execution]) -> Iterator[Violation]:
