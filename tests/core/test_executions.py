@@ -46,7 +46,14 @@ def test_a_body_may_run_again_until_it_is_recorded():
         ([*LEDGER, Execution("shop#1/1", 2, 37, "b")], [("at most once", None)]),
         ([*LEDGER, Execution("shop#1/2", 1, 55), Execution("shop#1/2", 1, 56)], [("at most once", None)]),
     ],
-    ids=["no first body", "no second body", "after its record", "after its failure", "twice in a process", "once, twice"],
+    ids=[
+        "no first body",
+        "no second body",
+        "after its record",
+        "after its failure",
+        "twice in a process",
+        "once, twice",
+    ],
 )
 def test_what_is_broken_is_found(ledger: list[Execution], found: list[tuple[str, int | None]]):
     """Each promise by itself, at the event it is about."""
