@@ -50,11 +50,15 @@ class Entry:
 
 @attrs.define(slots=True)
 class Put:
+    """What comes to queues: tasks, and places of runs."""
+
     entries: list[Entry] = attrs.field(factory=list)
 
 
 @attrs.define(slots=True)
 class End:
+    """Tasks, as (number, claim), that have their outcome and free their places."""
+
     tasks: list[tuple[int, int]] = attrs.field(factory=list)
 
 
@@ -69,6 +73,8 @@ class Drop:
 
 @attrs.define(slots=True)
 class Inherit:
+    """Places that go from a run to its continuation, as (run, continuation)."""
+
     places: list[tuple[int, int]] = attrs.field(factory=list)
 
 

@@ -14,6 +14,7 @@ the last line. Before the first three are timed a small workflow has run through
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import sys
@@ -54,25 +55,25 @@ def finish(figures: dict[str, float]) -> None:
     os._exit(0)
 
 
-class Peer:
+class Peer(abc.ABC):
     """One library. `at` is where its store is; `open` makes it ready, `run` does workflows from start to result."""
 
     def __init__(self, at: str) -> None:
         self.at = at
         self.bodies = Bodies()
 
+    @abc.abstractmethod
     def open(self) -> None:
         """Open the store, and be ready to work."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def run(self, ids: list[str], steps: int) -> None:
         """Start a workflow of so many steps under each id, one by one, and wait until all have ended."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def recover(self) -> None:
         """Go on with what a dead process left, until a body ends this one too. `since` may be moved to where waiting
         for the dead one's lease ended."""
-        raise NotImplementedError
 
     since = 0.0
 
